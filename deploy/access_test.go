@@ -1,0 +1,251 @@
+package deploy_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+)
+
+func evict(ctx context.Context, by kubernetes.Interface, pod *corev1.Pod, uid types.UID) error {
+	return by.PolicyV1().Evictions(pod.Namespace).Evict(ctx, &policyv1.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace},
+		DeleteOptions: metav1.NewPreconditionDeleteOptions(string(uid)),
+	})
+}
+
+func podsOf(node string) metav1.ListOptions {
+	return metav1.ListOptions{FieldSelector: "spec.nodeName=" + node}
+}
+
+func TestAnAgentEvictsAsItsOwnNode(t *testing.T) {
+	a, b := newAgent(t, "node-a"), newAgent(t, "node-b")
+	ownA, ownB := newPod(t, "default", "web-a", a.node), newPod(t, "default", "web-b", b.node)
+	asA := a.as(t, "system:node:"+a.node)
+
+	t.Run("it lists, watches and reads the pods of its node", func(t *testing.T) {
+		eventually(t, "list", func(ctx context.Context) error {
+			l, err := asA.CoreV1().Pods("").List(ctx, podsOf(a.node))
+			if err == nil && len(l.Items) != 2 { // its own and web-a
+				t.Errorf("got %d pods, want 2", len(l.Items))
+			}
+			return err
+		})
+		w, err := asA.CoreV1().Pods("").Watch(t.Context(), podsOf(a.node))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Stop()
+		eventually(t, "get", func(ctx context.Context) error {
+			_, err := asA.CoreV1().Pods("default").Get(ctx, ownA.Name, metav1.GetOptions{})
+			return err
+		})
+	})
+	t.Run("it does not list the pods of another node, nor all", func(t *testing.T) {
+		_, err := asA.CoreV1().Pods("").List(t.Context(), podsOf(b.node))
+		check(t, err, "can only list/watch pods with spec.nodeName field selector")
+		_, err = asA.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+		check(t, err, "can only list/watch pods with spec.nodeName field selector")
+	})
+	t.Run("it does not evict a pod of another node", func(t *testing.T) {
+		check(t, evict(t.Context(), asA, ownB, ownB.UID), "can only evict pods with spec.nodeName set to itself")
+	})
+	t.Run("it evicts no successor of the pod that it meant", func(t *testing.T) {
+		if err := evict(t.Context(), asA, ownA, "earlier"); !apierrors.IsConflict(err) {
+			t.Errorf("got %v, want a conflict", err)
+		}
+	})
+	t.Run("it evicts a pod of its own node", func(t *testing.T) {
+		check(t, evict(t.Context(), asA, ownA, ownA.UID), "")
+	})
+	t.Run("it is no other node", func(t *testing.T) {
+		asB := a.as(t, "system:node:"+b.node)
+		check(t, evict(t.Context(), asB, ownB, ownB.UID), "impersonate")
+		_, err := asB.CoreV1().Pods("").List(t.Context(), podsOf(b.node))
+		check(t, err, "impersonate")
+	})
+	t.Run("it is nobody else", func(t *testing.T) {
+		for _, user := range []string{"admin", "system:serviceaccount:kube-system:default", "system:serviceaccount:" + namespace + ":" + account} {
+			_, err := a.as(t, user).CoreV1().Pods("").List(t.Context(), podsOf(a.node))
+			check(t, err, "impersonate")
+		}
+	})
+	t.Run("as its node it does nothing else", func(t *testing.T) {
+		patch := []byte(`{"spec": {"unschedulable": true}}`)
+		_, err := asA.CoreV1().Nodes().Patch(t.Context(), a.node, types.MergePatchType, patch, metav1.PatchOptions{})
+		check(t, err, "impersonate")
+		check(t, asA.CoreV1().Pods("default").Delete(t.Context(), ownA.Name, metav1.DeleteOptions{}), "impersonate")
+		_, err = asA.CoreV1().Secrets("default").Get(t.Context(), "any", metav1.GetOptions{})
+		check(t, err, "impersonate")
+	})
+	t.Run("in its own name it sees no pod", func(t *testing.T) {
+		_, err := a.CoreV1().Pods("").List(t.Context(), podsOf(a.node))
+		check(t, err, "pods is forbidden")
+		check(t, evict(t.Context(), a, ownB, ownB.UID), "pods")
+	})
+}
+
+func TestAnAgentTellsOfItsNodeInDefault(t *testing.T) {
+	a := newAgent(t, "node-a")
+	e := &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{Name: "node-a.1", Namespace: "default"},
+		EventTime:  metav1.MicroTime{Time: time.Now()}, ReportingController: "kubebaton.io/agent", ReportingInstance: "x",
+		Action: "Draining", Reason: "Draining", Type: "Normal",
+		Regarding: corev1.ObjectReference{Kind: "Node", Name: a.node, UID: types.UID(a.node)},
+	}
+	_, err := a.EventsV1().Events("default").Create(t.Context(), e, metav1.CreateOptions{})
+	check(t, err, "")
+	_, err = a.EventsV1().Events("default").Patch(t.Context(), e.Name, types.MergePatchType, []byte(`{"note": "x"}`), metav1.PatchOptions{})
+	check(t, err, "")
+	e.Namespace = "kube-system"
+	_, err = a.EventsV1().Events("kube-system").Create(t.Context(), e, metav1.CreateOptions{})
+	check(t, err, "events.events.k8s.io is forbidden")
+}
+
+// What RBAC alone must refuse: whatever makes one stolen token into more than one node.
+func TestTheAccountHasNothingMore(t *testing.T) {
+	for _, tt := range []struct{ group, resource, sub, ns, verb string }{
+		{"", "pods", "", "default", "delete"},
+		{"", "pods", "", "default", "create"},
+		{"", "pods", "", namespace, "patch"},
+		{"", "pods", "eviction", "default", "create"},
+		{"", "pods", "exec", "default", "create"},
+		{"", "secrets", "", namespace, "get"},
+		{"", "configmaps", "", namespace, "get"},
+		{"", "nodes", "", "", "update"},
+		{"", "nodes", "", "", "delete"},
+		{"", "nodes", "", "", "create"},
+		{"", "nodes", "status", "", "patch"},
+		{"", "nodes", "proxy", "", "get"},
+		{"", "serviceaccounts", "token", namespace, "create"},
+		{"", "users", "", "", "impersonate"},
+		{"authentication.k8s.io", "nodes", "", "", "impersonate:arbitrary-node"},
+		{"apps", "daemonsets", "", namespace, "get"},
+		{"apps", "daemonsets", "", namespace, "patch"},
+		{"coordination.k8s.io", "leases", "", "kube-node-lease", "get"},
+		{"coordination.k8s.io", "leases", "", "kube-system", "update"},
+		{"coordination.k8s.io", "leases", "", namespace, "deletecollection"},
+		{"rbac.authorization.k8s.io", "clusterroles", "", "", "bind"},
+		{"admissionregistration.k8s.io", "validatingadmissionpolicies", "", "", "delete"},
+		{"", "*", "", "", "*"},
+	} {
+		t.Run(strings.Join([]string{tt.verb, tt.group, tt.resource, tt.sub, tt.ns}, " "), func(t *testing.T) {
+			r, err := admin(t).AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{
+				Spec: authorizationv1.SubjectAccessReviewSpec{
+					User:   "system:serviceaccount:" + namespace + ":" + account,
+					Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
+					ResourceAttributes: &authorizationv1.ResourceAttributes{
+						Group: tt.group, Resource: tt.resource, Subresource: tt.sub, Namespace: tt.ns, Verb: tt.verb,
+					},
+				},
+			}, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Status.Allowed {
+				t.Error("allowed")
+			}
+		})
+	}
+}
+
+func TestTheDaemonSetsPodIsAdmitted(t *testing.T) {
+	ctx, clients := t.Context(), admin(t)
+	ds, err := clients.AppsV1().DaemonSets(namespace).Get(ctx, account, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// No controller counts here, and a quota that was never counted admits nothing.
+	quota, err := clients.CoreV1().ResourceQuotas(namespace).Get(ctx, "baton-critical-pods", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quota.Status.Hard = quota.Spec.Hard
+	quota.Status.Used = corev1.ResourceList{}
+	if _, err := clients.CoreV1().ResourceQuotas(namespace).UpdateStatus(ctx, quota, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{ObjectMeta: ds.Spec.Template.ObjectMeta, Spec: ds.Spec.Template.Spec}
+	pod.Name, pod.Namespace = "trial", namespace
+	dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+	eventually(t, "admitting the pod", func(ctx context.Context) error {
+		_, err := clients.CoreV1().Pods(namespace).Create(ctx, pod, dry)
+		return err
+	})
+	t.Run("and has no privilege beyond uid 0 and the bus", func(t *testing.T) { unprivileged(t, ds) })
+}
+
+func unprivileged(t *testing.T, ds *appsv1.DaemonSet) {
+	t.Helper()
+	spec := ds.Spec.Template.Spec
+	if spec.HostPID || spec.HostIPC || spec.HostNetwork || spec.HostUsers != nil {
+		t.Error("it shares a namespace of the host, or gives up its uid 0")
+	}
+	if len(spec.Containers) != 1 || len(spec.InitContainers) != 0 {
+		t.Fatal("want exactly one container")
+	}
+	sc := spec.Containers[0].SecurityContext
+	if *sc.Privileged || *sc.AllowPrivilegeEscalation || !*sc.ReadOnlyRootFilesystem ||
+		len(sc.Capabilities.Add) != 0 || len(sc.Capabilities.Drop) != 1 || sc.Capabilities.Drop[0] != "ALL" {
+		t.Errorf("security context %+v", sc)
+	}
+	for _, m := range spec.Containers[0].VolumeMounts {
+		if !m.ReadOnly || m.SubPath != "" || (m.Name != "config" && !strings.HasPrefix(m.MountPath, "/host/")) {
+			t.Errorf("mount %q is writable, a subPath or outside /host", m.Name)
+		}
+	}
+	if u := ds.Spec.UpdateStrategy.RollingUpdate; u.MaxSurge.String() != "0" || u.MaxUnavailable.String() != "10%" {
+		t.Errorf("rolling update %v", u)
+	}
+}
+
+// With the component for clusters that know no constrained impersonation, the agent acts in its own name.
+func TestPlainEvictionIsAChoice(t *testing.T) {
+	a, b := newAgent(t, "node-a"), newAgent(t, "node-b")
+	pod := newPod(t, "default", "web-b", b.node)
+	dir := "components/plain-eviction"
+	if err := apply(t.Context(), api, dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		rbac := admin(t).RbacV1()
+		for _, err := range []error{
+			rbac.ClusterRoleBindings().Delete(context.Background(), "baton-agent-plain-eviction", metav1.DeleteOptions{}),
+			rbac.ClusterRoles().Delete(context.Background(), "baton-agent-plain-eviction", metav1.DeleteOptions{}),
+		} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	eventually(t, "listing in its own name", func(ctx context.Context) error {
+		_, err := a.CoreV1().Pods("").List(ctx, podsOf(a.node))
+		return err
+	})
+	check(t, a.CoreV1().Pods("default").Delete(t.Context(), pod.Name, metav1.DeleteOptions{}), "cannot delete resource")
+	check(t, evict(t.Context(), a, pod, pod.UID), "")
+}
+
+func TestEveryComponentCanBeRead(t *testing.T) {
+	for _, dir := range []string{"components/podmonitor", "components/plain-eviction"} {
+		objects, err := manifests(dir)
+		if err != nil || len(objects) == 0 {
+			t.Errorf("%s: %d objects, %v", dir, len(objects), err)
+		}
+		for _, u := range objects {
+			if u.GetLabels()["app.kubernetes.io/name"] != "baton" {
+				t.Errorf("%s: %s %q lacks its label", dir, u.GetKind(), u.GetName())
+			}
+		}
+	}
+}

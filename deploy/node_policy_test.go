@@ -1,0 +1,118 @@
+package deploy_test
+
+import (
+	"context"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// The refusals of policy baton-node, as its file words them.
+const (
+	noNode         = "the token does not say which node it belongs to"
+	otherNode      = "an agent may update its own Node and no other"
+	nodeAnnotation = "an agent may write the annotations kubebaton.io/reboot and kubebaton.io/history"
+	nodeMetadata   = "of the metadata an agent may write the label kubebaton.io/phase"
+	nodeSpec       = "of the spec an agent may write unschedulable and its taint"
+	nodeTaint      = "an agent may write the taint kubebaton.io/reboot-pending:PreferNoSchedule and no other"
+)
+
+// nodePatches are merge patches that an agent sends for its own Node, which looks like nodeBefore.
+var nodePatches = []struct{ name, patch, want string }{
+	{"it cordons and writes record, label and taint in one patch", `{
+		"metadata": {"annotations": {"kubebaton.io/reboot": "{\"version\":1}"}, "labels": {"kubebaton.io/phase": "draining"}},
+		"spec": {"unschedulable": true, "taints": [
+			{"key": "team", "value": "a", "effect": "NoSchedule"},
+			{"key": "kubebaton.io/reboot-pending", "effect": "PreferNoSchedule"}]}}`, ""},
+	{"it writes its history", `{"metadata": {"annotations": {"kubebaton.io/history": "[]"}}}`, ""},
+	{"it removes a request and an acknowledgement", `{"metadata": {"annotations": {
+		"kubebaton.io/request": null, "kubebaton.io/acknowledge": null}}}`, ""},
+	{"it uncordons", `{"spec": {"unschedulable": null}}`, ""},
+	{"it adds its taint in front of the others", `{"spec": {"taints": [
+		{"key": "kubebaton.io/reboot-pending", "effect": "PreferNoSchedule"},
+		{"key": "team", "value": "a", "effect": "NoSchedule"}]}}`, ""},
+	{"it asks itself for no reboot", `{"metadata": {"annotations": {"kubebaton.io/request": "now"}}}`, nodeAnnotation},
+	{"it acknowledges no failure of its own", `{"metadata": {"annotations": {"kubebaton.io/acknowledge": "now"}}}`, nodeAnnotation},
+	{"it does not lift a person's hold", `{"metadata": {"annotations": {"kubebaton.io/hold": null}}}`, nodeAnnotation},
+	{"it does not change a person's hold", `{"metadata": {"annotations": {"kubebaton.io/hold": "other"}}}`, nodeAnnotation},
+	{"it adds no other annotation", `{"metadata": {"annotations": {"example.com/x": "y"}}}`, nodeAnnotation},
+	{"it removes no other annotation", `{"metadata": {"annotations": {"example.com/mine": null}}}`, nodeAnnotation},
+	{"it adds no other label", `{"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}`, nodeMetadata},
+	{"it changes no other label", `{"metadata": {"labels": {"pool": "b"}}}`, nodeMetadata},
+	{"it removes no other label", `{"metadata": {"labels": {"pool": null}}}`, nodeMetadata},
+	{"it adds no finalizer", `{"metadata": {"finalizers": ["example.com/x"]}}`, nodeMetadata},
+	{"it adds no owner", `{"metadata": {"ownerReferences": [
+		{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "y"}]}}`, nodeMetadata},
+	{"it names no provider", `{"spec": {"providerID": "cloud://x"}}`, nodeSpec},
+	{"it takes no pod network", `{"spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]}}`, nodeSpec},
+	{"it removes no other taint", `{"spec": {"taints": null}}`, nodeTaint},
+	{"it adds no other taint", `{"spec": {"taints": [
+		{"key": "team", "value": "a", "effect": "NoSchedule"}, {"key": "x", "effect": "NoExecute"}]}}`, nodeTaint},
+	{"it evicts nobody with its own taint", `{"spec": {"taints": [
+		{"key": "team", "value": "a", "effect": "NoSchedule"},
+		{"key": "kubebaton.io/reboot-pending", "effect": "NoExecute"}]}}`, nodeTaint},
+}
+
+// nodeBefore makes the Node look as other people and programs have left it.
+func nodeBefore(t *testing.T, name string) {
+	t.Helper()
+	ctx, nodes := t.Context(), admin(t).CoreV1().Nodes()
+	n, err := nodes.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Finalizers, n.OwnerReferences = nil, nil
+	n.Labels = map[string]string{"pool": "a"}
+	n.Annotations = map[string]string{
+		"example.com/mine": "x", "kubebaton.io/hold": "disk", "kubebaton.io/request": "kernel", "kubebaton.io/acknowledge": "yes",
+	}
+	n.Spec = corev1.NodeSpec{Unschedulable: true, Taints: []corev1.Taint{{Key: "team", Value: "a", Effect: corev1.TaintEffectNoSchedule}}}
+	if _, err := nodes.Update(ctx, n, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnAgentWritesItsOwnNodeOnly(t *testing.T) {
+	a, b := newAgent(t, "node-a"), newAgent(t, "node-b")
+	record := []byte(`{"metadata": {"annotations": {"kubebaton.io/reboot": "{}"}}}`)
+	eventually(t, "policy baton-node in force", func(ctx context.Context) error {
+		_, err := a.CoreV1().Nodes().Patch(ctx, b.node, types.MergePatchType, record, metav1.PatchOptions{})
+		return refused(err, otherNode)
+	})
+	for _, tt := range nodePatches {
+		t.Run(tt.name, func(t *testing.T) {
+			nodeBefore(t, a.node)
+			_, err := a.CoreV1().Nodes().Patch(t.Context(), a.node, types.MergePatchType, []byte(tt.patch), metav1.PatchOptions{})
+			check(t, err, tt.want)
+		})
+	}
+	t.Run("a bare Node without labels, annotations and taints can be written, too", func(t *testing.T) {
+		_, err := b.CoreV1().Nodes().Patch(t.Context(), b.node, types.MergePatchType, []byte(nodePatches[0].patch), metav1.PatchOptions{})
+		check(t, err, nodeTaint) // the patch brings a foreign taint, which is the one thing it may not
+		_, err = b.CoreV1().Nodes().Patch(t.Context(), b.node, types.MergePatchType, record, metav1.PatchOptions{})
+		check(t, err, "")
+	})
+	t.Run("a token that is bound to no pod writes nothing", func(t *testing.T) {
+		_, err := unbound(t).CoreV1().Nodes().Patch(t.Context(), a.node, types.MergePatchType, record, metav1.PatchOptions{})
+		check(t, err, noNode)
+	})
+	t.Run("a token from before the Node was registered anew writes nothing", func(t *testing.T) {
+		nodes := admin(t).CoreV1().Nodes()
+		if err := nodes.Delete(t.Context(), b.node, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		again := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: b.node}}
+		if _, err := nodes.Create(t.Context(), again, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := b.CoreV1().Nodes().Patch(t.Context(), b.node, types.MergePatchType, record, metav1.PatchOptions{})
+		check(t, err, otherNode)
+	})
+	t.Run("people are not bound by it", func(t *testing.T) {
+		patch := []byte(`{"metadata": {"annotations": {"kubebaton.io/hold": "by hand"}}}`)
+		_, err := admin(t).CoreV1().Nodes().Patch(t.Context(), a.node, types.MergePatchType, patch, metav1.PatchOptions{})
+		check(t, err, "")
+	})
+}
