@@ -1,0 +1,153 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"kubebaton.io/baton/kube"
+)
+
+const (
+	// controllerName is Event.reportingController.
+	controllerName = "kubebaton.io/agent"
+	// Limits of the API on an Event: validation refuses what is longer.
+	maxNote     = 1024
+	maxInstance = 128
+)
+
+// Config is what a [Client] needs; all but Log is required.
+type Config struct {
+	Clientset kubernetes.Interface
+	Name      string       // our own Node's name
+	Log       *slog.Logger // told what goes wrong in a watch that goes on; nil: nobody is told
+}
+
+// Client reads, watches and changes one Node: our own.
+type Client struct {
+	clientset kubernetes.Interface
+	name      string
+	log       *slog.Logger
+}
+
+// New checks cfg and names all that is missing.
+func New(cfg Config) (*Client, error) {
+	var faults []error
+	if cfg.Clientset == nil {
+		faults = append(faults, errors.New("no clientset"))
+	}
+	if cfg.Name == "" {
+		faults = append(faults, errors.New("no node name"))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("configuring the node's client: %w", err)
+	}
+	return &Client{clientset: cfg.Clientset, name: cfg.Name, log: logger(cfg.Log)}, nil
+}
+
+func logger(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}
+
+// Get reads the Node from the store, not from a cache of the API server.
+func (c *Client) Get(ctx context.Context) (View, error) {
+	n, err := c.clientset.CoreV1().Nodes().Get(ctx, c.name, metav1.GetOptions{})
+	if err != nil {
+		return View{}, fmt.Errorf("getting node %q: %w", c.name, err)
+	}
+	return viewOf(n)
+}
+
+// Patch changes the Node in one request and returns it as it is afterwards. A change that leaves everything as from
+// shows it is not sent, and from is returned. An error that is 409 or 422 means: this was not decided on the Node as it
+// is now, so read and decide again. After any other error the outcome is not known.
+func (c *Client) Patch(ctx context.Context, from View, ch Change) (View, error) {
+	body, err := patch(from, ch)
+	if err != nil {
+		return View{}, fmt.Errorf("patching node %q: %w", c.name, err)
+	}
+	if body == nil {
+		return from, nil
+	}
+	n, err := c.clientset.CoreV1().Nodes().Patch(ctx, c.name, types.MergePatchType, body, metav1.PatchOptions{})
+	if err != nil {
+		return View{}, fmt.Errorf("patching node %q: %w", c.name, err)
+	}
+	return viewOf(n)
+}
+
+// Watch calls f with every new state of the Node, at first with the one it finds, until ctx ends. exists is false while
+// there is no Node of that name. Calls follow each other; f must not block for long.
+func (c *Client) Watch(ctx context.Context, f func(v View, exists bool)) error {
+	nodes := c.clientset.CoreV1().Nodes()
+	sel := kube.Selection{Fields: fields.OneTermEqualSelector("metadata.name", c.name).String()}
+	warn := func(err error) { c.log.Warn("watching the node", "node", c.name, "error", err) }
+	return kube.Watch(ctx, nodes.List, nodes.Watch, sel, &corev1.Node{}, func(found map[string]*corev1.Node) {
+		n, ok := found[c.name]
+		if !ok {
+			f(View{}, false)
+			return
+		}
+		v, err := viewOf(n)
+		if err != nil {
+			warn(err)
+			return
+		}
+		f(v, true)
+	}, warn)
+}
+
+// Event records an Event on the Node that v shows; kind is Normal or Warning. `kubectl describe node` finds Events by
+// the Node's UID and, for the kubelet's sake, by its name in place of the UID; the UID is the better one, as it does not
+// show a node what happened to another that had its name. Events on objects without a namespace live in `default`.
+func (c *Client) Event(ctx context.Context, v View, kind, reason, message string) error {
+	e := &eventsv1.Event{
+		ObjectMeta:          metav1.ObjectMeta{GenerateName: v.Name + ".", Namespace: metav1.NamespaceDefault},
+		EventTime:           metav1.NowMicro(),
+		ReportingController: controllerName,
+		ReportingInstance:   cut(c.name, maxInstance),
+		Action:              reason,
+		Reason:              reason,
+		Regarding:           corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: v.Name, UID: types.UID(v.UID)},
+		Note:                cut(message, maxNote),
+		Type:                kind,
+	}
+	if _, err := c.clientset.EventsV1().Events(metav1.NamespaceDefault).Create(ctx, e, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("recording event %s on node %q: %w", reason, v.Name, err)
+	}
+	return nil
+}
+
+// cut returns at most limit bytes of s, without half a character, and shows with a dot-dot-dot that it is not all.
+func cut(s string, limit int) string {
+	const more = "…"
+	if len(s) <= limit {
+		return s
+	}
+	s = s[:limit-len(more)]
+	for len(s) > 0 {
+		if r, size := utf8.DecodeLastRuneInString(s); r != utf8.RuneError || size > 1 {
+			break
+		}
+		s = s[:len(s)-1]
+	}
+	return strings.TrimRight(s, " ,;:") + more
+}
+
+// requestTimeout bounds one request that nobody else bounds: an eviction waits in the server for up to 10 s on a
+// contended budget, and for its admission webhooks.
+const requestTimeout = 40 * time.Second

@@ -1,0 +1,25 @@
+// Package node is the agent's door to its own Node object and to the Pods bound to it: what the Node says, the one
+// PATCH that changes it, the plan of a drain, the drain itself, and which of the node's own pods are ready.
+//
+// # Guarantees
+//
+//   - Every write of the Node carries the UID and the resourceVersion of the [View] it was decided on. A write decided
+//     on an old view is refused by the API server with 409 (or 422 for another UID) and changes nothing.
+//   - Record, history, label, cordon and taint change in one PATCH, so they hold together or not at all. Taints are an
+//     atomic list in the API: the whole list is computed from the one in the view, and the resourceVersion refuses it
+//     when somebody added a taint in between.
+//   - A pod is evicted through the Eviction API only, with its UID as a precondition: a pod re-created under the same
+//     name is never hit by an eviction meant for the one before. There is no DELETE.
+//   - A pod that would be lost or would not come back is never evicted or ridden through unless the setting says so;
+//     a setting that is not known reads as `block`.
+//   - After [Drainer.Run] has returned, it sends no further eviction.
+//   - [Drainer.Run] returns nil only after a consistent LIST has confirmed what the watch showed: nothing is in the way.
+//
+// # Not guaranteed
+//
+//   - The state shown by a watch may be old; it is the write that finds out.
+//   - An eviction whose reply was lost may have been accepted. The watch shows it.
+//   - The scheduler may bind one more pod with what it knew before the cordon. It is drained when the watch shows it
+//     before Run returns, not after.
+//   - Fields of a taint that this version of the API types does not know are lost when Baton's own taint changes.
+package node

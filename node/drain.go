@@ -1,0 +1,236 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"kubebaton.io/baton/kube"
+)
+
+// DefaultConcurrency is how many evictions are in flight at most.
+const DefaultConcurrency = 50
+
+// DrainSettings is the policy of a drain.
+type DrainSettings struct {
+	Timeout       time.Duration // ends Run with context.DeadlineExceeded; 0: only the caller's context ends it
+	UnmanagedPods string        // block, wait, ride-through or delete; anything else reads as block
+}
+
+// DrainView is where a drain stands.
+type DrainView struct {
+	Running, Empty     bool
+	Evicted, Remaining int    // evictions accepted by this run; pods still in the way
+	Reason             string // what holds it up: pdb, eviction, unmanaged-pod, terminating; "" nothing does
+	Message            string // at most 200 bytes, names the pods in the way
+}
+
+// DrainerConfig is what a [Drainer] needs; Clientset and Node are required.
+type DrainerConfig struct {
+	Clientset   kubernetes.Interface  // best one from [OwnNodeConfig]
+	Node        string                // our own Node's name
+	Concurrency int                   // evictions in flight; 0: DefaultConcurrency
+	Metrics     prometheus.Registerer // nil: not registered
+	Log         *slog.Logger          // nil: nobody is told
+}
+
+// Drainer plans and performs the drain of one node: our own.
+type Drainer struct {
+	clientset   kubernetes.Interface
+	node        string
+	concurrency int
+	metrics     *metrics
+	log         *slog.Logger
+}
+
+// NewDrainer checks cfg and names all its faults.
+func NewDrainer(cfg DrainerConfig) (*Drainer, error) {
+	var faults []error
+	if cfg.Clientset == nil {
+		faults = append(faults, errors.New("no clientset"))
+	}
+	if cfg.Node == "" {
+		faults = append(faults, errors.New("no node name"))
+	}
+	if cfg.Concurrency < 0 {
+		faults = append(faults, fmt.Errorf("concurrency %d is negative", cfg.Concurrency))
+	}
+	if cfg.Concurrency == 0 {
+		cfg.Concurrency = DefaultConcurrency
+	}
+	m, err := newMetrics(cfg.Metrics)
+	if err := errors.Join(append(faults, err)...); err != nil {
+		return nil, fmt.Errorf("configuring the drain: %w", err)
+	}
+	return &Drainer{
+		clientset: cfg.Clientset, node: cfg.Node, concurrency: cfg.Concurrency, metrics: m, log: logger(cfg.Log),
+	}, nil
+}
+
+// Plan says what a drain would do with each of the node's pods now.
+func (d *Drainer) Plan(ctx context.Context, s DrainSettings) ([]PodPlan, error) {
+	pods, err := listPods(ctx, d.clientset, d.node)
+	if err != nil {
+		return nil, err
+	}
+	return plan(pods, s), nil
+}
+
+// Block says why the node may not be drained now: the gate before a bid. An empty reason means that it may.
+func (d *Drainer) Block(ctx context.Context, s DrainSettings) (reason, message string, err error) {
+	plans, err := d.Plan(ctx, s)
+	if err != nil {
+		return "", "", err
+	}
+	reason, message = blocked(plans)
+	return reason, message, nil
+}
+
+func blocked(plans []PodPlan) (reason, message string) {
+	plans = slices.DeleteFunc(plans, func(p PodPlan) bool { return p.Decision != DecisionBlock })
+	if len(plans) == 0 {
+		return "", ""
+	}
+	names := make([]string, len(plans))
+	for i, p := range plans {
+		names[i] = p.Namespace + "/" + p.Name
+	}
+	return plans[0].Reason, cut(list(names)+": "+plans[0].Message, maxMessage)
+}
+
+// Run evicts what the plan says and returns nil when nothing is in the way any more: when every pod that is not ignored
+// and does not ride through has ended. It gives up on no pod; ctx or the timeout of s ends it, with the context's error.
+// progress is called, from this goroutine, whenever something has changed.
+func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainView)) error {
+	if s.Timeout > 0 {
+		var done context.CancelFunc
+		ctx, done = context.WithTimeout(ctx, s.Timeout)
+		defer done()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+
+	snapshots := make(chan []*corev1.Pod, 1)
+	pods := d.clientset.CoreV1().Pods(metav1.NamespaceAll)
+	warn := func(err error) { d.log.Warn("watching the node's pods", "node", d.node, "error", err) }
+	watching.Go(func() {
+		_ = kube.Watch(ctx, pods.List, pods.Watch, kube.Selection{Fields: ownPods(d.node)}, &corev1.Pod{},
+			func(found map[string]*corev1.Pod) { latest(snapshots, found) }, warn)
+	})
+	err := d.run(ctx, effects{
+		snapshots: snapshots,
+		evict:     d.evict,
+		confirm: func(ctx context.Context) (bool, error) {
+			plans, err := d.Plan(ctx, s)
+			return err == nil && !slices.ContainsFunc(plans, inTheWay), err
+		},
+		progress: progress,
+	}, newRota(s, d.concurrency))
+	if err != nil {
+		return fmt.Errorf("draining node %q: %w", d.node, err)
+	}
+	return nil
+}
+
+// latest puts found into a channel of one place, in place of what nobody has taken yet.
+func latest(ch chan []*corev1.Pod, found map[string]*corev1.Pod) {
+	pods := make([]*corev1.Pod, 0, len(found))
+	for _, p := range found {
+		pods = append(pods, p)
+	}
+	select {
+	case <-ch:
+	default:
+	}
+	ch <- pods // there is room: this is the only sender
+}
+
+// evict asks once. The client's own retries are off: they would sleep, unseen, through what the server wants told.
+func (d *Drainer) evict(ctx context.Context, p PodPlan) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	uid := types.UID(p.UID)
+	e := &policyv1.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
+		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}},
+	}
+	return d.clientset.PolicyV1().RESTClient().Post().AbsPath("/api/v1").Namespace(p.Namespace).
+		Resource("pods").Name(p.Name).SubResource("eviction").
+		MaxRetries(0).Body(e).Do(ctx).Error()
+}
+
+// effects are what a run acts through.
+type effects struct {
+	snapshots <-chan []*corev1.Pod // all pods of the node, after each change
+	evict     func(context.Context, PodPlan) error
+	confirm   func(context.Context) (empty bool, err error)
+	progress  func(DrainView)
+}
+
+// reply is the answer to the eviction of the pod with that UID.
+type reply struct {
+	uid string
+	err error
+}
+
+// run is the loop: it waits for a snapshot, a reply or the time, and lets st decide.
+func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
+	replies := make(chan reply)
+	var evicting sync.WaitGroup
+	defer evicting.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var told DrainView
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case pods := <-e.snapshots:
+			st.observe(pods, time.Now())
+		case r := <-replies:
+			a := classify(r.err)
+			d.metrics.evictions.WithLabelValues(a.result).Inc()
+			st.answered(r.uid, a, time.Now())
+		case <-timer.C:
+		}
+		for _, p := range st.start(time.Now()) {
+			evicting.Go(func() {
+				select {
+				case replies <- reply{p.UID, e.evict(ctx, p)}:
+				case <-ctx.Done():
+				}
+			})
+		}
+		if st.confirmDue(time.Now()) {
+			empty, err := e.confirm(ctx)
+			if err != nil {
+				d.log.Warn("confirming that the node is empty", "node", d.node, "error", err)
+			}
+			st.confirmed(empty, time.Now())
+		}
+		now := time.Now()
+		if v := st.view(now); v != told {
+			told = v
+			e.progress(v)
+		}
+		if told.Empty {
+			return nil
+		}
+		timer.Reset(st.wake(now))
+	}
+}

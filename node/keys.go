@@ -1,0 +1,24 @@
+package node
+
+// Annotations, labels and taints on Nodes. docs/annotations.md lists the same keys for people.
+const (
+	// AnnotationRecord is the state of the cycle, JSON, written by the node's agent.
+	AnnotationRecord = "kubebaton.io/reboot"
+	// AnnotationHistory is what outlives a cycle: the last 20 results, JSON, at most 4 KB, written by the node's agent.
+	AnnotationHistory = "kubebaton.io/history"
+	// AnnotationHold keeps a node from being rebooted and uncordoned; the value is the reason. Written by people.
+	AnnotationHold = "kubebaton.io/hold"
+	// AnnotationRequest asks for a reboot without a sentinel on the host; the value is the reason. Written by people,
+	// removed by the agent.
+	AnnotationRequest = "kubebaton.io/request"
+	// AnnotationAcknowledge ends a Failed cycle; the value is the reason. Written by people, removed by the agent.
+	AnnotationAcknowledge = "kubebaton.io/acknowledge"
+	// LabelPhase is the phase of the cycle in lower case, absent while there is no cycle. Written by the node's agent.
+	LabelPhase = "kubebaton.io/phase"
+	// TaintPending makes the scheduler prefer nodes that are not about to be rebooted. Its effect is PreferNoSchedule,
+	// it has no value. Written by the node's agent.
+	TaintPending = "kubebaton.io/reboot-pending"
+)
+
+// noReason stands for the empty value of an annotation that people set: it is there, and that is what counts.
+const noReason = "no reason given"

@@ -1,0 +1,368 @@
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	firstDelay = time.Second      // before a refused eviction is asked again
+	maxDelay   = 15 * time.Second // the delay grows by 8/5 up to here
+	settle     = 10 * time.Second // an accepted eviction that the watch does not show by then is asked again
+	goneSettle = 2 * time.Second  // the same for a pod said to be gone: the server's own cache may not know it yet
+	overdue    = 30 * time.Second // past its grace period a pod is said to be stuck
+	longWait   = time.Hour        // nothing is due: only the watch or a reply can bring news
+	maxMessage = 200              // bytes of DrainView.Message
+	maxNames   = 3                // pods named in one sentence
+)
+
+// backoff grows by 8/5 with each refusal and ends with the first success.
+type backoff struct {
+	delay     time.Duration
+	notBefore time.Time
+}
+
+func (b *backoff) refused(now time.Time, least time.Duration) {
+	b.delay = min(max(b.delay*8/5, firstDelay), maxDelay)
+	wait := max(b.delay, least)
+	b.notBefore = now.Add(wait + rand.N(wait/5+1))
+}
+
+// group is a set of pods that share evictions' luck: those of one controller, and after the first refusal by a budget
+// those of that budget.
+type group struct {
+	backoff
+	limit    int // in flight at most: grows by one with each acceptance
+	inFlight int
+	budgeted bool    // a budget has refused: one at a time from then on
+	refusal  string  // its words, "" while it allows
+	evicted  bool    // an eviction was accepted
+	returns  backoff // for the pods that a controller puts back on this node
+}
+
+// podState is what a run knows about one pod.
+type podState struct {
+	PodPlan
+	backoff
+	owner    string // key of its controller's group
+	budget   string // key of its budget's group, once known
+	ready    bool
+	asked    int    // evictions asked
+	group    *group // of the eviction in flight, nil none
+	accepted bool
+	refusal  string
+	stuckAt  time.Time // when its grace period is well over; zero while it is not ending
+}
+
+func (p *podState) name() string { return p.Namespace + "/" + p.Name }
+
+// rota is the state of one run: it is told what was seen and answered, and says what to do next. It does no I/O and
+// reads no clock.
+type rota struct {
+	settings DrainSettings
+	limit    int // evictions in flight
+
+	pods     map[string]*podState // by UID
+	groups   map[string]*group
+	budgetOf map[string]string // owner's key to budget's key
+	inFlight map[string]*podState
+	evicted  int
+	server   backoff // the API server's own: throttled or away
+	away     string  // its words, "" while it answers
+
+	seen      bool
+	empty     bool
+	confirmAt backoff
+}
+
+func newRota(s DrainSettings, limit int) *rota {
+	return &rota{
+		settings: s, limit: limit,
+		pods: map[string]*podState{}, groups: map[string]*group{}, budgetOf: map[string]string{}, inFlight: map[string]*podState{},
+	}
+}
+
+func inTheWay(p PodPlan) bool {
+	return p.Decision != DecisionIgnore && p.Decision != DecisionRideThrough
+}
+
+// observe takes the node's pods as they are now. A pod is the one with its UID: one of the same name is another.
+func (st *rota) observe(pods []*corev1.Pod, now time.Time) {
+	next := make(map[string]*podState, len(pods))
+	order := filters()
+	for _, pod := range pods {
+		p, known := st.pods[string(pod.UID)]
+		if !known {
+			p = &podState{owner: ownerKey(pod)}
+			// A controller that puts its pod back on this cordoned node would have it evicted in a tight loop.
+			if g := st.groups[p.owner]; st.seen && g != nil && g.evicted {
+				g.returns.refused(now, 0)
+				p.notBefore = g.returns.notBefore
+				p.refusal = "its controller puts it back on this node"
+			}
+		}
+		p.PodPlan = planPod(pod, st.settings, order)
+		p.ready = isReady(pod)
+		if pod.DeletionTimestamp != nil && p.stuckAt.IsZero() {
+			grace := time.Duration(0)
+			if s := pod.DeletionGracePeriodSeconds; s != nil {
+				grace = time.Duration(*s) * time.Second
+			}
+			p.stuckAt = now.Add(grace + overdue)
+		}
+		next[p.UID] = p
+	}
+	st.pods, st.seen = next, true
+}
+
+func ownerKey(p *corev1.Pod) string {
+	if owner := metav1.GetControllerOf(p); owner != nil {
+		return "owner/" + p.Namespace + "/" + string(owner.UID)
+	}
+	return "pod/" + string(p.UID)
+}
+
+// groupOf returns the group whose luck p shares now.
+func (st *rota) groupOf(p *podState) *group {
+	return st.groupFor(cmp.Or(p.budget, st.budgetOf[p.owner], p.owner))
+}
+
+func (st *rota) groupFor(key string) *group {
+	g := st.groups[key]
+	if g == nil {
+		g = &group{limit: 1}
+		st.groups[key] = g
+	}
+	return g
+}
+
+// candidates are the pods to evict of the lowest tier that is still in the way, the least asked first, and those that
+// are not ready before those that are: a budget lets them go even while it holds the others.
+func (st *rota) candidates() []*podState {
+	current := TierCritical
+	for _, p := range st.pods {
+		if inTheWay(p.PodPlan) {
+			current = min(current, p.Tier)
+		}
+	}
+	var c []*podState
+	for _, p := range st.pods {
+		if p.Decision == DecisionEvict && p.Tier == current && p.group == nil {
+			c = append(c, p)
+		}
+	}
+	unreadyFirst := map[bool]int{false: 0, true: 1}
+	slices.SortFunc(c, func(a, b *podState) int {
+		return cmp.Or(cmp.Compare(a.asked, b.asked), cmp.Compare(unreadyFirst[a.ready], unreadyFirst[b.ready]), cmp.Compare(a.name(), b.name()))
+	})
+	return c
+}
+
+// start returns the pods to evict now and counts them as asked.
+func (st *rota) start(now time.Time) []PodPlan {
+	limit := st.limit
+	if st.away != "" {
+		limit = 1
+	}
+	if now.Before(st.server.notBefore) {
+		return nil
+	}
+	var begin []PodPlan
+	for _, p := range st.candidates() {
+		g := st.groupOf(p)
+		if len(st.inFlight) >= limit {
+			break
+		}
+		if g.inFlight >= g.limit || now.Before(p.notBefore) || now.Before(g.notBefore) {
+			continue
+		}
+		p.group, p.asked = g, p.asked+1
+		g.inFlight++
+		st.inFlight[p.UID] = p
+		begin = append(begin, p.PodPlan)
+	}
+	return begin
+}
+
+// answered takes the API server's answer to the eviction of the pod with that UID.
+func (st *rota) answered(uid string, a answer, now time.Time) {
+	p := st.inFlight[uid]
+	delete(st.inFlight, uid)
+	g := p.group
+	g.inFlight--
+	p.group = nil
+	if a.result != resultThrottled && a.result != resultError {
+		st.server, st.away = backoff{}, ""
+	}
+	switch a.result {
+	case resultAccepted:
+		if !p.accepted {
+			st.evicted++
+		}
+		st.allowed(g)
+		st.groupFor(p.owner).evicted = true
+		p.accepted, p.refusal, p.backoff = true, "", backoff{notBefore: now.Add(settle)}
+	case resultGone:
+		p.refused(now, goneSettle)
+	case resultBudget:
+		st.refusedByBudget(p, a, now)
+	case resultThrottled, resultError:
+		// One of them tells for all that were in flight together.
+		if !now.Before(st.server.notBefore) {
+			st.server.refused(now, a.after)
+		}
+		st.away = cmp.Or(a.message, "the API server does not answer")
+	default:
+		p.refused(now, a.after)
+		p.refusal = a.message
+	}
+}
+
+func (st *rota) allowed(g *group) {
+	g.backoff, g.refusal = backoff{}, ""
+	if !g.budgeted {
+		g.limit++
+	}
+}
+
+func (st *rota) refusedByBudget(p *podState, a answer, now time.Time) {
+	key, words := p.owner, a.message
+	if a.budget != "" {
+		words = fmt.Sprintf("disruption budget %s/%s %s", p.Namespace, a.budget, a.message)
+		key = "budget/" + p.Namespace + "/" + a.budget
+		p.budget, st.budgetOf[p.owner] = key, key
+	}
+	g := st.groupFor(key)
+	g.limit, g.budgeted, g.refusal = 1, true, words
+	if !now.Before(g.notBefore) {
+		g.backoff.refused(now, 0)
+	}
+}
+
+// confirmDue says that the watch shows an empty node, and that it is time to ask the API server whether it is.
+func (st *rota) confirmDue(now time.Time) bool {
+	return st.seen && st.remaining() == 0 && !now.Before(st.confirmAt.notBefore)
+}
+
+func (st *rota) confirmed(empty bool, now time.Time) {
+	st.empty = empty
+	if !empty {
+		st.confirmAt.refused(now, 0)
+	}
+}
+
+func (st *rota) remaining() int {
+	n := 0
+	for _, p := range st.pods {
+		if inTheWay(p.PodPlan) {
+			n++
+		}
+	}
+	return n
+}
+
+// wake returns how long nothing is due, counted from now.
+func (st *rota) wake(now time.Time) time.Duration {
+	next := now.Add(longWait)
+	due := func(t time.Time) {
+		if t.After(now) && t.Before(next) {
+			next = t
+		}
+	}
+	for _, p := range st.candidates() {
+		times := []time.Time{p.notBefore, st.groupOf(p).notBefore, st.server.notBefore}
+		due(slices.MaxFunc(times, time.Time.Compare))
+	}
+	for _, p := range st.pods {
+		if inTheWay(p.PodPlan) {
+			due(p.stuckAt)
+		}
+	}
+	if st.seen && st.remaining() == 0 {
+		due(st.confirmAt.notBefore)
+	}
+	return next.Sub(now)
+}
+
+// view says where the run stands. The first of the reasons that hold it up is its reason; the message tells all.
+func (st *rota) view(now time.Time) DrainView {
+	v := DrainView{Running: !st.empty, Empty: st.empty, Evicted: st.evicted, Remaining: st.remaining()}
+	var sentences []string
+	for _, h := range st.holdups(now) {
+		v.Reason = cmp.Or(v.Reason, h.reason)
+		sentences = append(sentences, h.sentence())
+	}
+	v.Message = cut(strings.Join(sentences, "; "), maxMessage)
+	return v
+}
+
+// holdup is a reason, what it says, and the pods it holds.
+type holdup struct {
+	rank          int
+	reason, words string
+	pods          []string
+}
+
+func (h holdup) sentence() string {
+	if h.words == "" {
+		return "waiting for " + list(h.pods)
+	}
+	return list(h.pods) + ": " + h.words
+}
+
+// holdups groups the pods in the way by what holds them, the gravest first.
+func (st *rota) holdups(now time.Time) []holdup {
+	found := map[holdupKey][]string{}
+	for _, p := range st.pods {
+		if inTheWay(p.PodPlan) {
+			k := st.holdup(p, now)
+			found[k] = append(found[k], p.name())
+		}
+	}
+	hs := make([]holdup, 0, len(found))
+	for k, pods := range found {
+		slices.Sort(pods)
+		hs = append(hs, holdup{k.rank, k.reason, k.words, pods})
+	}
+	slices.SortFunc(hs, func(a, b holdup) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.words, b.words))
+	})
+	return hs
+}
+
+type holdupKey struct {
+	rank          int
+	reason, words string
+}
+
+func (st *rota) holdup(p *podState, now time.Time) holdupKey {
+	g := st.groupOf(p)
+	switch {
+	case p.Decision == DecisionEvict && !p.accepted && g.refusal != "":
+		return holdupKey{0, ReasonBudget, g.refusal}
+	case p.Decision == DecisionEvict && p.refusal != "":
+		return holdupKey{1, ReasonEviction, p.refusal}
+	case p.Decision == DecisionEvict && !p.accepted && st.away != "":
+		return holdupKey{1, ReasonEviction, st.away}
+	case p.Reason == ReasonUnmanagedPod && p.Decision != DecisionEvict:
+		return holdupKey{2, ReasonUnmanagedPod, p.Message}
+	case p.Reason == ReasonTerminating && !now.Before(p.stuckAt):
+		return holdupKey{3, ReasonTerminating, "has not ended within its grace period"}
+	}
+	return holdupKey{rank: 4}
+}
+
+// list names the first few.
+func list(names []string) string {
+	if len(names) > maxNames {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNames], ", "), len(names)-maxNames)
+	}
+	return strings.Join(names, ", ")
+}
