@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"slices"
 	"strings"
 	"time"
 
@@ -22,9 +21,9 @@ type recurrence struct {
 }
 
 const (
-	star      = 1 << 63 // how the cron library marks a field written as *
-	allHours  = 1<<24 - 1
-	allMinute = 1<<60 - 1
+	star       = 1 << 63 // how the cron library marks a field written as *
+	allHours   = 1<<24 - 1
+	allMinutes = 1<<60 - 1
 )
 
 // parseCron accepts the five standard fields and the descriptors that name a time of day.
@@ -53,7 +52,7 @@ func parseCron(expr string) (*cron.SpecSchedule, error) {
 
 // everMatches tries each date of a leap cycle that starts on each day of the week once.
 func everMatches(f *cron.SpecSchedule) bool {
-	if f.Minute&allMinute == 0 || f.Hour&allHours == 0 {
+	if f.Minute&allMinutes == 0 || f.Hour&allHours == 0 {
 		return false
 	}
 	date := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -106,34 +105,103 @@ func (r *recurrence) latestOn(date time.Time, limit int64) (at int64, ok, even b
 	if !dateMatches(r.fields, date) {
 		return 0, false, false
 	}
-	c := clockAround(r.loc, date)
-	if len(c) > 1 {
-		starts := r.startsOn(date, c)
-		i, exact := slices.BinarySearch(starts, limit)
-		if !exact {
-			i--
+	day, faces := date.Unix(), r.faces(date)
+	for _, f := range faces {
+		low, high := f.start+f.offset-day, min(limit, f.end-1)+f.offset-day
+		minute, is := r.latestMinute(high)
+		if !is || minute*60 < low {
+			continue
 		}
-		if i < 0 {
-			return 0, false, false
+		if start := day + minute*60 - f.offset; !ok || start > at {
+			at, ok = start, true
 		}
-		return starts[i], true, false
 	}
-	midnight := date.Unix() - c[0].offset
-	if limit < midnight {
-		return 0, false, true
-	}
-	minute := min((limit-midnight)/60, 24*60-1)
-	h, m := uint(minute/60), uint(minute%60)
-	if past := r.fields.Minute & (1<<(m+1) - 1); r.fields.Hour&(1<<h) != 0 && past != 0 {
-		return midnight + int64(h)*3600 + int64(highest(past))*60, true, true
-	}
-	if past := r.fields.Hour & (1<<h - 1); past != 0 {
-		return midnight + int64(highest(past))*3600 + int64(highest(r.fields.Minute&allMinute))*60, true, true
-	}
-	return 0, false, true
+	return at, ok, len(faces) == 1
 }
 
-func highest(set uint64) int { return bits.Len64(set) - 1 }
+// earliestOn is the first start that belongs to date and is after limit.
+func (r *recurrence) earliestOn(date time.Time, limit int64) (at int64, ok bool) {
+	if !dateMatches(r.fields, date) {
+		return 0, false
+	}
+	day := date.Unix()
+	for _, f := range r.faces(date) {
+		low, high := max(limit+1, f.start)+f.offset-day, f.end-1+f.offset-day
+		minute, is := r.earliestMinute(low)
+		if !is || minute*60 > high {
+			continue
+		}
+		if start := day + minute*60 - f.offset; !ok || start < at {
+			at, ok = start, true
+		}
+	}
+	return at, ok
+}
+
+// faces are the stretches of instants around date in which a start counts, each with the
+// offset that turns its instants into the wall times to look for. A skipped hour is shown
+// by the old offset right after the jump; a repeated one is left out, but for expressions
+// that mean each hour.
+func (r *recurrence) faces(date time.Time) []stretch {
+	c := clockAround(r.loc, date)
+	eachHour := r.fields.Hour&allHours == allHours
+	faces := make([]stretch, 0, 2*len(c))
+	for i, s := range c {
+		if i > 0 {
+			old := c[i-1].offset
+			switch jump := s.offset - old; {
+			case jump > 0:
+				faces = append(faces, stretch{s.start, s.start + jump, old})
+			case !eachHour:
+				s.start -= jump
+			}
+		}
+		faces = append(faces, s)
+	}
+	return faces
+}
+
+// latestMinute is the last minute of a day, at or before second, that the fields name.
+func (r *recurrence) latestMinute(second int64) (minute int64, ok bool) {
+	if second < 0 {
+		return 0, false
+	}
+	minute = min(second/60, 24*60-1)
+	h, m := minute/60, minute%60
+	if r.fields.Hour&(1<<h) != 0 {
+		if set := r.fields.Minute & (1<<(m+1) - 1); set != 0 {
+			return h*60 + highest(set), true
+		}
+	}
+	set := r.fields.Hour & (1<<h - 1)
+	if set == 0 {
+		return 0, false
+	}
+	return highest(set)*60 + highest(r.fields.Minute&allMinutes), true
+}
+
+// earliestMinute is the first minute of a day, at or after second, that the fields name.
+func (r *recurrence) earliestMinute(second int64) (minute int64, ok bool) {
+	minute = (max(second, 0) + 59) / 60
+	if minute >= 24*60 {
+		return 0, false
+	}
+	h, m := minute/60, minute%60
+	if r.fields.Hour&(1<<h) != 0 {
+		if set := r.fields.Minute & allMinutes >> m << m; set != 0 {
+			return h*60 + lowest(set), true
+		}
+	}
+	set := r.fields.Hour & allHours >> (h + 1) << (h + 1)
+	if set == 0 {
+		return 0, false
+	}
+	return lowest(set)*60 + lowest(r.fields.Minute&allMinutes), true
+}
+
+func lowest(set uint64) int64 { return int64(bits.TrailingZeros64(set)) }
+
+func highest(set uint64) int64 { return int64(bits.Len64(set) - 1) }
 
 // after is the first start after t and before horizon.
 func (r *recurrence) after(t, horizon time.Time) (time.Time, bool) {
@@ -145,44 +213,10 @@ func (r *recurrence) after(t, horizon time.Time) (time.Time, bool) {
 		if found {
 			left--
 		}
-		if !dateMatches(r.fields, date) {
-			continue
-		}
-		for _, at := range r.startsOn(date, clockAround(r.loc, date)) {
-			if at <= limit {
-				continue
-			}
-			if !found || at < best {
-				best, found = at, true
-			}
-			break
+		if at, ok := r.earliestOn(date, limit); ok && (!found || at < best) {
+			best, found = at, true
 		}
 	}
 	start := time.Unix(best, 0)
 	return start, found && start.Before(horizon)
-}
-
-// startsOn lists the starts that belong to a matching date, in order.
-func (r *recurrence) startsOn(date time.Time, c clock) []int64 {
-	eachHour := r.fields.Hour&allHours == allHours
-	starts := make([]int64, 0, bits.OnesCount64(r.fields.Hour&allHours)*bits.OnesCount64(r.fields.Minute&allMinute)+60)
-	for hour := range int64(24) {
-		if r.fields.Hour&(1<<uint(hour)) == 0 {
-			continue
-		}
-		for minute := range int64(60) {
-			if r.fields.Minute&(1<<uint(minute)) == 0 {
-				continue
-			}
-			p := c.place(date.Unix() + hour*3600 + minute*60)
-			starts = append(starts, p.first)
-			if eachHour && p.last != p.first {
-				starts = append(starts, p.last)
-			}
-		}
-	}
-	if len(c) > 1 {
-		slices.Sort(starts)
-	}
-	return starts
 }
