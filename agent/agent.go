@@ -1,0 +1,322 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+)
+
+// Config is what an Agent needs. Every field but Clock is required.
+type Config struct {
+	Node       NodeStore
+	Slots      SlotStore
+	Host       Host
+	Pods       Pods
+	Marshal    Marshal
+	Clock      Clock // nil: the skew is not known and never shuts a gate
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Policy is what the configuration says to the cycle.
+type Policy struct {
+	Settings Settings
+	// Group returns the group of a node with these labels, "" for none.
+	Group    func(labels map[string]string) string
+	Schedule Schedule
+}
+
+// How often the loop looks at itself, and how long a single call to the API server or the host may take.
+const (
+	pulse       = 20 * time.Second
+	callTimeout = 15 * time.Second
+	// retryFirst and retryLast bound the growing delay after a call that failed.
+	retryFirst = 100 * time.Millisecond
+	retryLast  = 10 * time.Second
+	// standbyRetry is how often a second agent of the same host tries to become the first.
+	standbyRetry = time.Second
+)
+
+// Agent runs the cycle of one node.
+type Agent struct {
+	Config
+	metrics *metrics
+	wake    chan struct{}
+	events  chan event
+
+	// world is what is known, kept by callbacks and by the loop.
+	mu    sync.Mutex
+	world world
+
+	drain job // evictions of the phase Draining
+	pods  job // the watch of the phases Verifying and Failed
+}
+
+// New checks c and names everything that is missing.
+func New(c Config) (*Agent, error) {
+	var faults []error
+	for name, missing := range map[string]bool{
+		"Node": c.Node == nil, "Slots": c.Slots == nil, "Host": c.Host == nil, "Pods": c.Pods == nil,
+		"Marshal": c.Marshal == nil, "Log": c.Log == nil, "Registerer": c.Registerer == nil,
+	} {
+		if missing {
+			faults = append(faults, fmt.Errorf("agent: Config.%s is required", name))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{Config: c, metrics: m, wake: make(chan struct{}, 1), events: make(chan event, 32)}
+	a.world = world{instance: rand.Text(), stale: true, newUID: make(chan struct{}), why: "starts", beat: time.Now()}
+	return a, nil
+}
+
+// SetPolicy makes p the configuration from now on. It may be called at any time, from any goroutine.
+func (a *Agent) SetPolicy(p Policy) {
+	a.change(func(w *world) {
+		w.policy = &p
+		w.gates.Until = time.Time{} // what was answered under the old rules is asked again
+	})
+}
+
+// change updates the world and wakes the loop.
+func (a *Agent) change(f func(*world)) {
+	a.mu.Lock()
+	f(&a.world)
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run runs the cycle until ctx ends, and returns nil then. Whatever goes wrong on the way, it waits, says why, goes on.
+func (a *Agent) Run(ctx context.Context) error {
+	boot, ok := a.bootID(ctx)
+	if !ok {
+		return nil
+	}
+	release, ok := a.lock(ctx)
+	if !ok {
+		return nil
+	}
+	defer release()
+	a.change(func(w *world) { w.boot = boot })
+	a.readSentinel(ctx)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return ends(a.Node.Watch(ctx, a.nodeChanged)) })
+	g.Go(func() error { return ends(a.Host.Watch(ctx, func() { a.readSentinel(ctx) })) })
+	g.Go(func() error { return a.watchSlots(ctx) })
+	g.Go(func() error { return a.sendEvents(ctx) })
+	g.Go(func() error { return a.loop(ctx) })
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("running the agent: %w", err)
+	}
+	return nil
+}
+
+// ends turns the end of a context, which is how every part of the agent stops, into success.
+func ends(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// bootID reads the boot ID, which nothing can be done without, however long it takes.
+func (a *Agent) bootID(ctx context.Context) (string, bool) {
+	for delay := retryFirst; ; delay = min(2*delay, retryLast) {
+		id, err := a.Host.BootID()
+		if err == nil {
+			return id, true
+		}
+		a.failed("reading the boot ID", err)
+		if !a.pause(ctx, delay) {
+			return "", false
+		}
+	}
+}
+
+// lock makes this process the one agent of its host, or waits until it is.
+func (a *Agent) lock(ctx context.Context) (func(), bool) {
+	for {
+		release, err := a.Host.Lock()
+		if err == nil {
+			return release, true
+		}
+		a.failed("becoming the agent of this host", err)
+		if !a.pause(ctx, standbyRetry) {
+			return nil, false
+		}
+	}
+}
+
+// loop observes, decides and acts until ctx ends. Nothing is written on the way out.
+func (a *Agent) loop(ctx context.Context) error {
+	defer a.drain.stop()
+	defer a.pods.stop()
+	delay := retryFirst
+	for ctx.Err() == nil {
+		err := a.turn(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err == nil:
+			delay = retryFirst
+		case errors.Is(err, ErrConflict) && delay == retryFirst:
+			delay *= 2
+		default:
+			a.pause(ctx, delay)
+			delay = min(2*delay, retryLast)
+		}
+	}
+	return nil
+}
+
+// turn is one round: at most one effect.
+func (a *Agent) turn(ctx context.Context) error {
+	if err := a.refresh(ctx); err != nil {
+		a.failed("reading the Node and its slots", err)
+		return err
+	}
+	o := a.observe()
+	a.housekeep(o)
+	d := step(o)
+	a.show(o, d)
+	if d.Do == nil {
+		a.sleep(ctx, d.Wake)
+		return nil
+	}
+	err := a.apply(ctx, o, d.Do)
+	if err == nil {
+		a.succeeded()
+		return nil
+	}
+	a.failed(fmt.Sprintf("doing %T", d.Do), err)
+	a.change(func(w *world) {
+		w.stale = true
+		if errors.Is(err, ErrUnknown) {
+			w.instance = rand.Text() // what may still be on its way is fenced off by the next write
+		}
+	})
+	return err
+}
+
+// housekeep ends what belongs to a phase that is over, and says whether this node may be elected.
+func (a *Agent) housekeep(o Observation) {
+	phase, key := Idle, ""
+	if o.Exists && o.Record != nil {
+		phase, key = o.Record.Phase, fmt.Sprintf("%s/%d/%s", o.Record.Cycle, o.Record.Attempt, o.Record.NewBootID)
+	}
+	if phase != Draining || a.drain.key != key {
+		a.drain.stop()
+		a.change0(func(w *world) { w.drain = DrainView{} })
+	}
+	if phase != Verifying && phase != Failed || a.pods.key != key {
+		a.pods.stop()
+		a.change0(func(w *world) { w.pods = PodsReady{} })
+	}
+	if phase != Rebooting {
+		a.change0(func(w *world) { w.call = Call{} })
+	}
+	a.drain.next, a.pods.next = key, key
+	_, holds := o.held()
+	a.Marshal.Stand(!holds && (phase == Waiting || phase == Backoff || phase == Failed))
+}
+
+// change0 updates the world from within the loop, which need not be woken.
+func (a *Agent) change0(f func(*world)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f(&a.world)
+}
+
+// sleep waits for a change, for until, or for the next beat of the loop's own pulse.
+func (a *Agent) sleep(ctx context.Context, until time.Time) {
+	d := pulse
+	if !until.IsZero() {
+		d = min(d, max(time.Until(until), time.Millisecond))
+	}
+	a.mu.Lock()
+	if at := a.world.refreshAt; !at.IsZero() {
+		d = min(d, max(time.Until(at), time.Millisecond))
+	}
+	a.mu.Unlock()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-a.wake:
+	case <-t.C:
+	}
+}
+
+// pause waits for d; it tells whether ctx is still alive.
+func (a *Agent) pause(ctx context.Context, d time.Duration) bool {
+	a.change0(func(w *world) { w.beat = time.Now() })
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// failed logs an error once for as long as it stays the same, and shows it.
+func (a *Agent) failed(doing string, err error) {
+	text := doing + ": " + err.Error()
+	var news bool
+	a.change0(func(w *world) {
+		news, w.trouble = w.trouble != text, text
+		w.beat = time.Now()
+	})
+	if news {
+		a.Log.Warn("waits and tries again", "doing", doing, "err", err)
+	}
+	a.metrics.errors.WithLabelValues(doing).Inc()
+}
+
+func (a *Agent) succeeded() {
+	a.change0(func(w *world) { w.trouble = "" })
+}
+
+// job is a goroutine that belongs to a phase.
+type job struct {
+	key, next string // of the cycle it runs for; of the cycle that a start would be for
+	cancel    context.CancelFunc
+	done      chan struct{}
+}
+
+func (j *job) start(ctx context.Context, run func(context.Context)) {
+	j.stop()
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	j.key, j.cancel, j.done = j.next, cancel, done
+	go func() {
+		defer close(done)
+		run(ctx)
+	}()
+}
+
+// stop ends the job and waits for its end: nothing of it happens afterwards.
+func (j *job) stop() {
+	if j.cancel == nil {
+		return
+	}
+	j.cancel()
+	<-j.done
+	j.key, j.cancel, j.done = "", nil, nil
+}

@@ -1,0 +1,322 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// apply carries out one effect.
+func (a *Agent) apply(ctx context.Context, o Observation, e Effect) error {
+	parent := ctx
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	switch e := e.(type) {
+	case WriteNode:
+		return a.store(ctx, o, e)
+	case TakeSlot:
+		return a.slot(e.Slot.Name)(a.Slots.Take(ctx, e.Slot, o.Node.UID, e.Claim))
+	case RenewSlot:
+		return a.slot(e.Slot.Name)(a.Slots.Renew(ctx, e.Slot, e.Claim))
+	case FreeSlot:
+		return a.slot(e.Slot.Name)(a.Slots.Free(ctx, e.Slot))
+	case DeclineSlot:
+		return a.slot(e.Slot.Name)(a.Slots.Decline(ctx, e.Slot))
+	case AskGates:
+		a.askGates(ctx, o)
+	case AskHost:
+		a.askHost(ctx)
+	case StartDrain:
+		a.startDrain(parent, e.Settings)
+	case AwaitPods:
+		a.awaitPods(parent, e.Keys)
+	case Resign:
+		if err := a.Marshal.Resign(ctx); err != nil {
+			return fmt.Errorf("resigning as marshal: %w", err)
+		}
+	case Reboot:
+		return a.reboot(ctx, e)
+	}
+	return nil
+}
+
+// store is the one place that writes the Node, and tells of it.
+func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
+	text, phase, taint := "", "", false
+	if e.Record != nil {
+		e.Record.Version, e.Record.Instance = RecordVersion, o.Instance
+		t, err := e.Record.encode()
+		if err != nil {
+			return err
+		}
+		text, phase, taint = t, strings.ToLower(string(e.Record.Phase)), e.Record.Survived == ""
+	}
+	c := NodeChange{
+		Record: &text, Phase: &phase, Taint: &taint, Unschedulable: e.Cordon,
+		ClearRequest: e.ClearRequest, ClearAcknowledge: e.ClearAcknowledge,
+	}
+	if e.History != nil {
+		h, err := e.History.encode()
+		if err != nil {
+			return err
+		}
+		c.History = &h
+	}
+	n, err := a.Node.Patch(ctx, o.Node, c)
+	if err != nil {
+		return fmt.Errorf("writing the Node: %w", err)
+	}
+	a.change0(func(w *world) { w.setNode(n, true) })
+	a.tell(ctx, o, e, n)
+	return nil
+}
+
+// tell is the one place where a transition becomes a log line, a metric and an Event.
+func (a *Agent) tell(ctx context.Context, o Observation, e WriteNode, n Node) {
+	t := e.Move
+	if t == nil {
+		if e.Record != nil && e.Record.Phase == Waiting && o.Record != nil && e.Record.Message != o.Record.Message && e.Record.Message != "" {
+			a.Log.Info("waits", "reasons", e.Record.Reasons, "message", e.Record.Message)
+			a.event(event{node: n, reason: "RebootWaiting", message: e.Record.Message})
+		}
+		return
+	}
+	level := slog.LevelInfo
+	if t.warns() {
+		level = slog.LevelWarn
+	}
+	a.Log.Log(ctx, level, "transition", "from", t.From, "to", t.To, "reason", t.Reason, "message", t.Message)
+	a.metrics.transitions.WithLabelValues(string(t.From), string(t.To), string(t.Reason)).Inc()
+	if e.History != nil && len(e.History.Cycles) > 0 {
+		a.metrics.downtime.Set(e.History.Cycles[len(e.History.Cycles)-1].Downtime.Seconds())
+	}
+	reason := "Reboot" + string(t.To)
+	if t.To == Idle {
+		reason = "RebootFinished"
+	}
+	a.event(event{node: n, warning: t.warns(), reason: reason, message: fmt.Sprintf("%s: %s", t.Reason, t.Message)})
+}
+
+// event is one Event that waits to be sent.
+type event struct {
+	node            Node
+	warning         bool
+	reason, message string
+}
+
+// event queues e. What people are told never holds up the cycle: when the API server takes none, it is dropped.
+func (a *Agent) event(e event) {
+	select {
+	case a.events <- e:
+	default:
+		a.metrics.errors.WithLabelValues("queueing an Event").Inc()
+	}
+}
+
+func (a *Agent) sendEvents(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-a.events:
+			a.sendEvent(ctx, e)
+		}
+	}
+}
+
+func (a *Agent) sendEvent(ctx context.Context, e event) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := a.Node.Event(ctx, e.node, e.warning, e.reason, e.message); err != nil && ctx.Err() == nil {
+		a.Log.Warn("an Event was not written", "reason", e.reason, "err", err)
+		a.metrics.errors.WithLabelValues("writing an Event").Inc()
+	}
+}
+
+// slot takes the reply of a write to a slot.
+func (a *Agent) slot(name string) func(Slot, error) error {
+	return func(s Slot, err error) error {
+		if err != nil {
+			return fmt.Errorf("writing slot %s: %w", name, err)
+		}
+		a.change0(func(w *world) { w.setSlot(s) })
+		return nil
+	}
+}
+
+func (w *world) setSlot(s Slot) {
+	if w.slots == nil {
+		w.slots = map[string]Slot{}
+	}
+	if s.Holder == "" && s.Nominee == "" {
+		delete(w.slots, s.Name)
+		return
+	}
+	w.slots[s.Name] = s
+}
+
+// askHost asks for a shutdown that is coming.
+func (a *Agent) askHost(ctx context.Context) {
+	coming, err := a.Host.Shutdown(ctx)
+	a.change0(func(w *world) { w.shutdown = Shutdown{At: time.Now(), Coming: coming, Err: err} })
+}
+
+// askGates asks the gates that have to be asked, in this order: people, the host, the pods.
+func (a *Agent) askGates(ctx context.Context, o Observation) {
+	var g Gates
+	add := func(r Reason, advised bool, message string, err error) {
+		switch {
+		case err != nil:
+			g.Closed = append(g.Closed, Closed{Reason: r, Message: "cannot be asked: " + err.Error(), Unknown: true, Advised: advised})
+		case message != "":
+			g.Closed = append(g.Closed, Closed{Reason: r, Message: message, Advised: advised})
+		}
+	}
+	paused, err := a.Marshal.Paused(ctx, o.Group)
+	add(ReasonPaused, true, paused, err)
+	others, err := a.Host.OtherRebooters(ctx)
+	add(ReasonOtherRebooter, false, strings.Join(others, ", "), err)
+	locks, err := a.Host.Inhibitors(ctx)
+	add(ReasonInhibitor, false, strings.Join(locks, ", "), err)
+	if o.Record == nil || o.Record.Phase == Waiting || o.Record.Phase == Backoff {
+		settings := DrainSettings{}
+		if o.Settings != nil {
+			settings = o.Settings.drain()
+		}
+		reason, message, err := a.Pods.Block(ctx, settings)
+		if reason == "" {
+			reason = string(ReasonUnmanagedPod)
+		}
+		add(Reason(reason), false, message, err)
+		ready, err := a.Pods.Ready(ctx)
+		g.Ready = ready
+		add(ReasonNotReady, false, "", err)
+	}
+	if o.Settings == nil {
+		g.Closed = append(g.Closed, Closed{Reason: ReasonConfig, Message: "there is no valid configuration", Unknown: true})
+	}
+	g.At = time.Now()
+	g.Until = g.At.Add(a.gateDelay(o, g))
+	a.change0(func(w *world) { w.gates = g })
+	a.metrics.gates(append(o.closed(), g.Closed...))
+}
+
+// gateDelay is the jittered time to the next asking: soon after a gate that could not be asked.
+func (a *Agent) gateDelay(o Observation, g Gates) time.Duration {
+	d := lastCheckAge
+	unknown := false
+	for _, c := range g.Closed {
+		unknown = unknown || c.Unknown
+	}
+	if o.Settings != nil && !unknown {
+		d = o.Settings.GateInterval
+	}
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // jitter is no secret.
+}
+
+// startDrain evicts in the background; the views that it reports wake the loop.
+func (a *Agent) startDrain(ctx context.Context, s DrainSettings) {
+	a.change0(func(w *world) { w.drain = DrainView{Running: true} })
+	a.drain.start(ctx, func(ctx context.Context) {
+		err := a.Pods.Drain(ctx, s, func(v DrainView) {
+			v.Running = true
+			v.Empty = false // said by the end of Drain, not by a view of it
+			a.change(func(w *world) { w.drain = v })
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			a.failed("draining", err)
+			a.pause(ctx, retryFirst)
+		}
+		a.change(func(w *world) {
+			w.drain.Running, w.drain.Empty = false, err == nil
+		})
+	})
+}
+
+// awaitPods watches for the pods that were Ready before.
+func (a *Agent) awaitPods(ctx context.Context, want []string) {
+	a.change0(func(w *world) { w.pods = PodsReady{Running: true} })
+	a.pods.start(ctx, func(ctx context.Context) {
+		err := a.Pods.AwaitReady(ctx, want, func(missing []string) {
+			a.change(func(w *world) { w.pods = PodsReady{Running: true, Known: true, Missing: missing} })
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			a.failed("watching the node's own pods", err)
+			a.pause(ctx, retryFirst)
+		}
+		a.change(func(w *world) { w.pods.Running = false })
+	})
+}
+
+// reboot is the last check and the call. Everything that the decision rests on is read again, the Node first, the slot
+// last, and the decision is made again on it; only the same decision, young enough, leads to the call.
+func (a *Agent) reboot(ctx context.Context, e Reboot) error {
+	began := time.Now()
+	n, err := a.Node.Get(ctx)
+	if err != nil {
+		return fmt.Errorf("last check: reading the Node: %w", err)
+	}
+	boot, err := a.Host.BootID()
+	if err != nil {
+		return fmt.Errorf("last check: reading the boot ID: %w", err)
+	}
+	a.change0(func(w *world) {
+		w.setNode(n, true)
+		w.boot = boot
+	})
+	a.askGates(ctx, a.observe())
+	a.askHost(ctx)
+	s, err := a.Slots.Get(ctx, e.Slot)
+	if err != nil {
+		return fmt.Errorf("last check: reading slot %s: %w", e.Slot, err)
+	}
+	a.change0(func(w *world) { w.setSlot(s) })
+	o := a.observe()
+	again, same := step(o).Do.(Reboot)
+	if !same || again != e || time.Since(began) > lastCheckAge {
+		a.Log.Info("the last check did not pass: decides again", "took", time.Since(began))
+		return nil
+	}
+	call := Call{At: time.Now(), Cycle: o.Record.Cycle, Attempt: o.Record.Attempt}
+	a.change0(func(w *world) { w.call = call })
+	a.Log.Info("asks the host to reboot", "slot", e.Slot, "boot", boot, "cycle", o.Record.Cycle, "attempt", o.Record.Attempt)
+	err = a.Host.Reboot(ctx)
+	switch {
+	case err == nil:
+		a.Log.Info("the host accepted the reboot")
+		return nil
+	case errors.Is(err, ErrInProgress), errors.Is(err, ErrUnknown):
+		a.Log.Warn("the host may be going down", "err", err)
+		a.change0(func(w *world) { w.shutdown = Shutdown{} }) // ask it
+		return nil
+	case errors.Is(err, ErrInhibited):
+		call.Refused = ReasonInhibitor
+	default:
+		call.Refused = ReasonRefused
+	}
+	call.Message = bounded(err.Error())
+	a.change0(func(w *world) { w.call = call })
+	a.Log.Warn("the host refused the reboot", "err", err)
+	return nil
+}
+
+// show publishes what is known for /readyz and as metrics.
+func (a *Agent) show(o Observation, d Decision) {
+	phase := Idle
+	if o.Record != nil {
+		phase = o.Record.Phase
+	}
+	a.change0(func(w *world) { w.why = d.Why })
+	a.metrics.phase(phase)
+	a.metrics.wanted(o.wish().Source != "")
+}

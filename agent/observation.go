@@ -1,0 +1,187 @@
+package agent
+
+import "time"
+
+// How long an answer may be used before it is asked for again.
+const (
+	// lastCheckAge bounds the time between what the last check read and the reboot call, and between the gates and
+	// the take of a slot.
+	lastCheckAge = 5 * time.Second
+	// heartbeat is how often a holder writes renewTime, for people and metrics: nothing is decided by it.
+	heartbeat = time.Minute
+	// acceptedGrace is how long an accepted reboot may show nothing before the host's word counts as proof that it
+	// does not come.
+	acceptedGrace = 10 * time.Second
+)
+
+// Observation is everything that [step] knows.
+type Observation struct {
+	Now      time.Time
+	Instance string // of this process; a new one after each write of unknown outcome
+	FreshID  string // an id that was never used, for a cycle that begins
+	Boot     string // the host's boot ID, now
+
+	Node      Node
+	Exists    bool // the Node is there
+	Record    *Record
+	RecordErr error // the record is there and cannot be read
+	History   History
+	Slots     []Slot // that name this node
+
+	Sentinel      Sentinel
+	SentinelKnown bool
+
+	Settings *Settings // nil: there is no valid configuration
+	Group    string    // of this node by the configuration; "" none
+
+	Window   Window
+	Skew     time.Duration // own clock minus the API server's, as last seen
+	Gates    Gates
+	Shutdown Shutdown
+	Drain    DrainView
+	Pods     PodsReady
+	Call     Call
+	Leading  bool
+}
+
+// Window is what the schedule says about now.
+type Window struct {
+	Open bool
+	Why  string    // what is in the way
+	Next time.Time // when that may change; zero: never
+}
+
+// Gates are the answers of the gates that have to be asked, all of one time.
+type Gates struct {
+	At     time.Time // zero: never asked
+	Until  time.Time // to be asked again then
+	Closed []Closed
+	Ready  []string // keys of the pods that were Ready
+}
+
+// Closed is a gate that says no.
+type Closed struct {
+	Reason  Reason
+	Message string
+	// Unknown: the gate could not be asked. That keeps a node from going down, and undoes nothing.
+	Unknown bool
+	// Advised: somebody else keeps the node from its turn, and will know by himself when that is over. The bid stands.
+	Advised bool
+}
+
+// maxSkew is how far the own clock may be from the API server's: deadlines that others set are compared with it.
+const maxSkew = time.Minute
+
+// closed returns every gate that says no, those first that are seen without asking.
+func (o Observation) closed() []Closed {
+	var c []Closed
+	if o.Node.Hold != "" {
+		c = append(c, Closed{Reason: ReasonHold, Message: o.Node.Hold})
+	}
+	if o.Group == "" {
+		c = append(c, Closed{Reason: ReasonGroup, Message: "no group of the configuration selects this node"})
+	}
+	if o.Skew.Abs() > maxSkew {
+		c = append(c, Closed{Reason: ReasonClock, Message: "the clock is " + o.Skew.Round(time.Second).String() + " off the API server's"})
+	}
+	if !o.Window.Open {
+		c = append(c, Closed{Reason: ReasonWindow, Message: o.Window.Why})
+	}
+	if o.Settings != nil && o.History.reboots(o.Now.Add(-24*time.Hour)) >= o.Settings.MaxReboots24h {
+		c = append(c, Closed{Reason: ReasonRebootLimit, Message: "the node was rebooted too often in the last 24 hours"})
+	}
+	return append(c, o.Gates.Closed...)
+}
+
+// Shutdown is what the host said about a shutdown that is coming.
+type Shutdown struct {
+	At     time.Time
+	Coming string // what is coming; "" nothing, proven
+	Err    error  // it could not be asked, which counts as coming
+}
+
+func (s Shutdown) proven() bool { return s.Err == nil && s.Coming == "" }
+
+// PodsReady is the watch for the pods that were Ready before.
+type PodsReady struct {
+	Running bool
+	Known   bool
+	Missing []string
+}
+
+// Call is what this process knows of the reboot that it asked for.
+type Call struct {
+	At      time.Time // zero: not called
+	Cycle   string
+	Attempt int
+	// Refused is empty for an accepted call, and for one without an answer.
+	Refused Reason
+	Message string
+}
+
+func (o Observation) fresh(at time.Time, age time.Duration) bool {
+	return !at.IsZero() && o.Now.Sub(at) < age && !o.Now.Before(at)
+}
+
+// held returns the slot that this node holds: by name and UID.
+func (o Observation) held() (Slot, bool) {
+	var found Slot
+	ok := false
+	for _, s := range o.Slots {
+		if s.Holder != o.Node.Name || s.HolderUID != o.Node.UID {
+			continue
+		}
+		if !ok || (o.Record != nil && s.Name == o.Record.Slot) {
+			found, ok = s, true
+		}
+	}
+	return found, ok
+}
+
+// astray returns a slot that names this node and that no cycle of this Node can use: a second one, or one held by an
+// earlier Node of the same name.
+func (o Observation) astray() (Slot, bool) {
+	held, ok := o.held()
+	for _, s := range o.Slots {
+		if s.Holder == o.Node.Name && (s.HolderUID != o.Node.UID || ok && s.Name != held.Name) {
+			return s, true
+		}
+	}
+	return Slot{}, false
+}
+
+// nominated returns the slot that the marshal offers for the current bid.
+func (o Observation) nominated() (Slot, bool) {
+	for _, s := range o.Slots {
+		if s.Holder == "" && s.Nominee == o.Node.UID && !s.Deleting && s.Hold == "" &&
+			o.Record != nil && s.BidCycle == o.Record.Cycle && s.BidAttempt == o.Record.Attempt && o.Now.Before(s.BidUntil) {
+			return s, true
+		}
+	}
+	return Slot{}, false
+}
+
+// unwanted returns a nomination that is not for the current bid.
+func (o Observation) unwanted() (Slot, bool) {
+	n, ok := o.nominated()
+	for _, s := range o.Slots {
+		if s.Holder == "" && s.Nominee == o.Node.UID && !(ok && s.Name == n.Name) && o.Now.Before(s.BidUntil) {
+			return s, true
+		}
+	}
+	return Slot{}, false
+}
+
+// wish is what of the observation wants a reboot: the host's sentinel, or a person's request.
+func (o Observation) wish() Sentinel {
+	switch {
+	case o.Sentinel.Source != "":
+		return o.Sentinel
+	case o.Node.Request != "":
+		return Sentinel{Source: "request", Reason: o.Node.Request, Fingerprint: "request: " + o.Node.Request}
+	}
+	return Sentinel{}
+}
+
+// wishGone tells that nothing wants a reboot any more, which is known only when the host could be asked.
+func (o Observation) wishGone() bool { return o.SentinelKnown && o.wish().Source == "" }

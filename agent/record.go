@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// RecordVersion is written into every record. A record of a newer version is left alone.
+const RecordVersion = 1
+
+// Whose cordon it is, as the record and the slot say it.
+const (
+	CordonNone    = ""        // there is none that the cycle knows of
+	CordonBaton   = "baton"   // laid by this cycle: it undoes it
+	CordonForeign = "foreign" // was there before: it stays
+)
+
+// Record is the durable state of one cycle: the annotation kubebaton.io/reboot on the node's own Node.
+// Times are UTC with millisecond resolution.
+type Record struct {
+	Version  int       `json:"version"`
+	Instance string    `json:"instance"` // the agent process that wrote it
+	Cycle    string    `json:"cycle"`
+	Attempt  int       `json:"attempt"` // from 1; with Cycle it names the bid
+	Phase    Phase     `json:"phase"`
+	Since    time.Time `json:"since"`        // the phase was entered
+	Pending  time.Time `json:"pendingSince"` // the host has wanted a reboot since
+	Bids     bool      `json:"bids"`         // wants a slot now
+	Reasons  []Reason  `json:"reasons,omitempty"`
+	Message  string    `json:"message,omitempty"`
+	Sentinel struct {
+		Source      string `json:"source"`
+		Reason      string `json:"reason,omitempty"`
+		Fingerprint string `json:"fingerprint"`
+	} `json:"sentinel"`
+	Request   string    `json:"request,omitempty"`   // the request annotation that this cycle serves
+	BootID    string    `json:"bootID"`              // of the boot on which the cycle stands; from Draining on: before the reboot
+	NewBootID string    `json:"newBootID,omitempty"` // Verifying, Failed: of the boot that is looked at
+	Cordon    string    `json:"cordon,omitempty"`
+	Slot      string    `json:"slot,omitempty"`
+	Group     string    `json:"group,omitempty"`
+	Yield     bool      `json:"yield,omitempty"`    // a slot that is still held is to be freed, not used
+	Deadline  time.Time `json:"deadline,omitzero"`  // Draining, Verifying: give up then
+	Healthy   time.Time `json:"healthy,omitzero"`   // Verifying with a soak: healthy since
+	Until     time.Time `json:"until,omitzero"`     // Backoff, or Waiting after a veto: no bid before
+	Backoffs  int       `json:"backoffs,omitempty"` // consecutive, they make the delay grow
+	Survived  string    `json:"survived,omitempty"` // fingerprint of the sentinel that survived a reboot
+	Down      time.Time `json:"down,omitzero"`      // Rebooting was entered
+	// What the node was like before, to compare with after the reboot.
+	Pods        []string         `json:"pods,omitempty"`
+	Allocatable map[string]int64 `json:"allocatable,omitempty"`
+	// What the cycle needs to be finished without a configuration.
+	Settings Settings `json:"settings"`
+}
+
+// Settings are the durations and rules of a cycle, fixed when it begins to take the node down.
+type Settings struct {
+	GateInterval   time.Duration `json:"gateInterval"`
+	DrainTimeout   time.Duration `json:"drainTimeout"`
+	RebootTimeout  time.Duration `json:"rebootTimeout"`
+	VerifyTimeout  time.Duration `json:"verifyTimeout"`
+	Soak           time.Duration `json:"soak,omitempty"`
+	BackoffInitial time.Duration `json:"backoffInitial"`
+	BackoffMax     time.Duration `json:"backoffMax"`
+	MaxReboots24h  int           `json:"maxReboots24h"`
+	UnmanagedPods  string        `json:"unmanagedPods"`
+}
+
+func (s Settings) drain() DrainSettings {
+	return DrainSettings{Timeout: s.DrainTimeout, UnmanagedPods: s.UnmanagedPods}
+}
+
+// errNewer: the record was written by a newer agent.
+var errNewer = errors.New("written by a newer version of the agent")
+
+// parseRecord reads the annotation. "" is no record: Idle. A record that cannot be understood in full is an error:
+// whoever wrote it knew something that this code does not.
+func parseRecord(text string) (*Record, error) {
+	if text == "" {
+		return nil, nil //nolint:nilnil // no record is a state of its own: Idle.
+	}
+	var r Record
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
+		return nil, fmt.Errorf("reading the record: %w", err)
+	}
+	if r.Version > RecordVersion {
+		return nil, fmt.Errorf("reading the record: version %d: %w", r.Version, errNewer)
+	}
+	known := []Phase{Waiting, Draining, Rebooting, Verifying, Backoff, Failed}
+	if r.Version < 1 || r.Cycle == "" || r.BootID == "" || !slices.Contains(known, r.Phase) {
+		return nil, fmt.Errorf("reading the record: version %d, cycle %q, boot ID %q, phase %q do not make a record",
+			r.Version, r.Cycle, r.BootID, r.Phase)
+	}
+	return &r, nil
+}
+
+func (r *Record) encode() (string, error) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return "", fmt.Errorf("encoding the record: %w", err)
+	}
+	return string(b), nil
+}
+
+// clone returns a copy that may be changed.
+func (r *Record) clone() *Record {
+	c := *r
+	c.Reasons, c.Pods = slices.Clone(r.Reasons), slices.Clone(r.Pods)
+	return &c
+}
+
+// The bounds of the history annotation.
+const (
+	historyEntries = 20
+	historyBytes   = 4096
+)
+
+// History is what outlives a cycle: the annotation kubebaton.io/history.
+type History struct {
+	// Ended is the last cycle that was ended on purpose: a slot that still names it has only to be freed.
+	Ended  string  `json:"ended,omitempty"`
+	Cycles []Entry `json:"cycles,omitempty"` // oldest first
+}
+
+// Entry is one finished cycle.
+type Entry struct {
+	Cycle    string        `json:"cycle"`
+	At       time.Time     `json:"at"`
+	Result   Reason        `json:"result"`
+	Reason   string        `json:"reason,omitempty"`   // what wanted the reboot
+	Downtime time.Duration `json:"downtime,omitempty"` // Rebooting to Ready, in nanoseconds
+	Rebooted bool          `json:"rebooted,omitempty"` // proven by a new boot ID
+}
+
+// parseHistory never fails: a history that cannot be read is begun anew, nothing rests on it but limits.
+func parseHistory(text string) History {
+	var h History
+	if json.Unmarshal([]byte(text), &h) != nil {
+		return History{}
+	}
+	return h
+}
+
+func (h History) encode() (string, error) {
+	h.Cycles = slices.Clone(h.Cycles)
+	for {
+		if n := len(h.Cycles); n > historyEntries {
+			h.Cycles = h.Cycles[n-historyEntries:]
+		}
+		b, err := json.Marshal(h)
+		if err != nil {
+			return "", fmt.Errorf("encoding the history: %w", err)
+		}
+		if len(b) <= historyBytes || len(h.Cycles) == 0 {
+			return string(b), nil
+		}
+		h.Cycles = h.Cycles[1:]
+	}
+}
+
+// with returns the history after e.
+func (h History) with(e Entry) History {
+	return History{Ended: e.Cycle, Cycles: append(slices.Clone(h.Cycles), e)}
+}
+
+// reboots counts the proven reboots after t.
+func (h History) reboots(t time.Time) int {
+	n := 0
+	for _, e := range h.Cycles {
+		if e.Rebooted && e.At.After(t) {
+			n++
+		}
+	}
+	return n
+}

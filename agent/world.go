@@ -1,0 +1,293 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// world is what the agent knows between two turns.
+type world struct {
+	instance string
+	boot     string
+	policy   *Policy
+
+	node      Node
+	exists    bool
+	known     bool          // the Node was read at least once
+	newUID    chan struct{} // closed when node.UID changes
+	slots     map[string]Slot
+	stale     bool      // read the Node and the slots by quorum before the next decision
+	refreshAt time.Time // the same, at that time: something older than what is known came by
+
+	sentinel      Sentinel
+	sentinelKnown bool
+
+	gates    Gates
+	shutdown Shutdown
+	drain    DrainView
+	pods     PodsReady
+	call     Call
+
+	why     string // what the cycle waits for
+	trouble string // the last error, until something works
+	beat    time.Time
+}
+
+// recheck is how long after an outdated piece of news the truth is read by quorum.
+const recheck = 5 * time.Second
+
+// older tells whether resourceVersion a comes before b. Versions that are not numbers are never older.
+func older(a, b string) bool {
+	x, err := strconv.ParseUint(a, 10, 64)
+	if err != nil {
+		return false
+	}
+	y, err := strconv.ParseUint(b, 10, 64)
+	return err == nil && x < y
+}
+
+// nodeChanged takes what the watch of the Node brings. Something older than what a write of our own has returned is
+// dropped, and the truth is read a little later, in case the API server's clock of versions was set back.
+func (a *Agent) nodeChanged(n Node, exists bool) {
+	a.change(func(w *world) {
+		if exists && w.exists && n.UID == w.node.UID && older(n.ResourceVersion, w.node.ResourceVersion) {
+			w.recheck()
+			return
+		}
+		w.setNode(n, exists)
+	})
+}
+
+func (w *world) setNode(n Node, exists bool) {
+	if w.known && exists && n.UID != w.node.UID && w.node.UID != "" {
+		w.slots, w.stale = nil, true // another Node of the same name: nothing known of the old one's slots is ours
+	}
+	if !exists {
+		n = Node{UID: w.node.UID}
+	}
+	if n.UID != w.node.UID {
+		close(w.newUID)
+		w.newUID = make(chan struct{})
+	}
+	w.node, w.exists, w.known = n, exists, true
+}
+
+func (w *world) recheck() {
+	if w.refreshAt.IsZero() {
+		w.refreshAt = time.Now().Add(recheck)
+	}
+}
+
+// slotsChanged takes what the watch of the slots that name uid brings.
+func (a *Agent) slotsChanged(uid string, slots []Slot, heir bool) {
+	if heir {
+		a.Marshal.Summon()
+	}
+	a.change(func(w *world) {
+		if uid != w.node.UID {
+			return
+		}
+		next := make(map[string]Slot, len(slots))
+		for _, s := range slots {
+			if have, ok := w.slots[s.Name]; ok && older(s.ResourceVersion, have.ResourceVersion) {
+				w.recheck()
+				s = have
+			}
+			next[s.Name] = s
+		}
+		for name, have := range w.slots {
+			if _, ok := next[name]; !ok && (have.Holder != "" || have.HolderUID != "") {
+				next[name] = have // it was ours by our own write; the quorum read will tell
+				w.recheck()
+			}
+		}
+		w.slots = next
+	})
+}
+
+// watchSlots watches the slots that name the Node's UID, anew when that changes.
+func (a *Agent) watchSlots(ctx context.Context) error {
+	for {
+		uid, ok := a.awaitUID(ctx, "")
+		if !ok {
+			return nil
+		}
+		sub, cancel := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := ends(a.Slots.Watch(sub, uid, func(s []Slot, heir bool) { a.slotsChanged(uid, s, heir) })); err != nil {
+				a.failed("watching the slots", err)
+			}
+		}()
+		_, ok = a.awaitUID(ctx, uid)
+		cancel()
+		<-done
+		if !ok {
+			return nil
+		}
+	}
+}
+
+// awaitUID returns the Node's UID once it is another one than not.
+func (a *Agent) awaitUID(ctx context.Context, not string) (string, bool) {
+	for {
+		a.mu.Lock()
+		uid, news := a.world.node.UID, a.world.newUID
+		a.mu.Unlock()
+		if uid != "" && uid != not {
+			return uid, true
+		}
+		select {
+		case <-ctx.Done():
+			return "", false
+		case <-news:
+		}
+	}
+}
+
+// readSentinel asks the host for its sentinels.
+func (a *Agent) readSentinel(ctx context.Context) {
+	s, err := a.Host.Sentinel(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			a.failed("reading the sentinels", err)
+		}
+		a.change(func(w *world) { w.sentinelKnown = false })
+		return
+	}
+	a.change(func(w *world) { w.sentinel, w.sentinelKnown = s, true })
+}
+
+// refresh reads slots and Node by quorum, in this order, when what is known may not be true. A slot that was read
+// before the Node is never newer than what the Node says about it.
+func (a *Agent) refresh(ctx context.Context) error {
+	a.mu.Lock()
+	w := &a.world
+	due := w.stale || !w.refreshAt.IsZero() && !time.Now().Before(w.refreshAt)
+	known, uid := w.known, w.node.UID
+	a.mu.Unlock()
+	if !due {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var slots []Slot
+	var err error
+	if known && uid != "" {
+		if slots, err = a.Slots.Named(ctx, uid); err != nil {
+			return err
+		}
+	}
+	n, err := a.Node.Get(ctx)
+	if err != nil && !errors.Is(err, ErrGone) {
+		return err
+	}
+	exists := err == nil
+	a.change0(func(w *world) {
+		again := exists && n.UID != uid // whose slots were read?
+		w.setNode(n, exists)
+		if !again {
+			w.slots = make(map[string]Slot, len(slots))
+			for _, s := range slots {
+				w.slots[s.Name] = s
+			}
+		}
+		w.stale, w.refreshAt = again, time.Time{}
+	})
+	return nil
+}
+
+// observe makes the observation of this moment.
+func (a *Agent) observe() Observation {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w := &a.world
+	now := time.Now()
+	w.beat = now
+	o := Observation{
+		Now: now, Instance: w.instance, FreshID: rand.Text(), Boot: w.boot, Node: w.node, Exists: w.known && w.exists,
+		History: parseHistory(w.node.History), Sentinel: w.sentinel, SentinelKnown: w.sentinelKnown,
+		Gates: w.gates, Shutdown: w.shutdown, Drain: w.drain, Pods: w.pods, Call: w.call,
+		Leading: a.Marshal.Leading(), Window: Window{Open: true},
+	}
+	o.Record, o.RecordErr = parseRecord(w.node.Record)
+	for _, s := range w.slots {
+		o.Slots = append(o.Slots, s)
+	}
+	slices.SortFunc(o.Slots, func(a, b Slot) int { return compare(a.Name, b.Name) })
+	if a.Clock != nil {
+		o.Skew = a.Clock.Skew()
+	}
+	if p := w.policy; p != nil {
+		s := p.Settings
+		o.Settings, o.Group = &s, p.Group(w.node.Labels)
+		o.Window.Open, o.Window.Why = p.Schedule.Open(now)
+		o.Window.Next, _ = p.Schedule.Next(now)
+	}
+	return o
+}
+
+func compare(a, b string) int {
+	if a < b {
+		return -1
+	}
+	if a > b {
+		return 1
+	}
+	return 0
+}
+
+// Status is what the agent says about itself.
+type Status struct {
+	Phase   Phase
+	Why     string // what the cycle waits for
+	Trouble string // the last error; "" when the last call worked
+	Ready   bool
+	NotYet  []string // why it is not ready
+}
+
+// Status returns how things stand.
+func (a *Agent) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w := &a.world
+	s := Status{Phase: Idle, Why: w.why, Trouble: w.trouble}
+	if r, err := parseRecord(w.node.Record); err != nil {
+		s.NotYet = append(s.NotYet, err.Error())
+	} else if r != nil {
+		s.Phase = r.Phase
+	}
+	if w.boot == "" {
+		s.NotYet = append(s.NotYet, "not the agent of this host yet: "+w.trouble)
+	}
+	if w.policy == nil {
+		s.NotYet = append(s.NotYet, "there is no valid configuration")
+	}
+	if !w.known {
+		s.NotYet = append(s.NotYet, "the Node has not been read yet")
+	}
+	if !w.sentinelKnown {
+		s.NotYet = append(s.NotYet, "the sentinels cannot be read")
+	}
+	s.Ready = len(s.NotYet) == 0
+	return s
+}
+
+// hung is the longest time between two beats of the loop of a healthy process: every call is bounded by callTimeout.
+const hung = 2 * time.Minute
+
+// Alive returns an error when the loop hangs. An API server that is away is no such thing.
+func (a *Agent) Alive() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if d := time.Since(a.world.beat); d > hung {
+		return fmt.Errorf("the loop has not turned for %s", d.Round(time.Second))
+	}
+	return nil
+}
