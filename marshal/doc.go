@@ -1,0 +1,33 @@
+// Package marshal says which node may go next. Every agent carries one; at most one of them, elected on the Lease
+// `marshal`, is at work, and only while some node waits for something.
+//
+// It is made of three parts. [Elector] decides who is at work. The runner watches Nodes and slots, and writes. What it
+// writes is decided by pure functions over a [View]: nominate, housekeep, gone and heir.
+//
+// The marshal orders, it does not permit: a nomination is an invitation to take one slot, by compare-and-swap, for one
+// bid, until a stated time. The permission to take a node down is the slot, and it is the agent that takes it.
+//
+// # Guarantees
+//
+//   - In a group of limit N, nominations are made only while held and nominated slots are fewer than N, and a node that
+//     is not yet unavailable is nominated only while fewer than N nodes of its group are. Unavailable are the nodes
+//     that are not Ready, are cordoned by anybody, hold a slot, are nominated, or have an active record; each counts once.
+//   - A slot is never freed because of time. It is freed for a holder whose Node is gone: this marshal has seen it so
+//     for the whole grace period, then reads the Lease, then the Node by quorum read, and frees by compare-and-swap on
+//     that Lease. A Node registered again under the same name frees it only with another boot ID.
+//   - Only empty slots are deleted; a nomination is cleared and a hold is set on the version of the Lease that was
+//     looked at, or not at all.
+//   - An agent that is not asked to stand sends nothing. One that stands while another marshal lives reads one Lease a
+//     minute, jittered.
+//   - When [Marshal.Resign] returns without an error this agent has stopped ordering and the Lease is released.
+//
+// # Not guaranteed
+//
+//   - That there is one marshal. Leader election has no fencing: two may be at work for some seconds. The slots bound
+//     the nodes down even then; what can suffer is the order, or a nomination that is made twice and expires once.
+//   - That a nominated node goes: its agent may be dead, or one of its gates shut. Its nomination expires, and its bids
+//     are passed over for a time that grows with each miss. That memory, and the time since which a node is seen away,
+//     is lost with the marshal: its successor begins anew.
+//   - That the views are fresh. Every write carries the resourceVersion it was decided on; a refused write is decided
+//     again.
+package marshal

@@ -1,0 +1,414 @@
+package marshal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/tools/leaderelection"
+)
+
+// Times of the election. They are those of Kubernetes' own components.
+const (
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	retryPeriod   = 2 * time.Second
+	lookInterval  = time.Minute      // between two looks of an agent that stands while another leads
+	lookRetry     = 10 * time.Second // after a look that failed
+)
+
+// State is what the Lease `marshal` said when it was read.
+type State struct {
+	Holder   string // Node name of the marshal; "" is none
+	Renewed  time.Time
+	Lasts    time.Duration     // the holder's word on how long its lease is good
+	Heir     string            // UID of the Node that is to lead next; "" is none
+	Paused   map[string]string // group to reason; "" stands for all groups
+	observed time.Time         // when this agent first saw this holder and renewal
+}
+
+func stateOf(l *coordinationv1.Lease) State {
+	s := State{Heir: l.Labels[nomineeKey], Paused: pauses(l.Annotations)}
+	if l.Spec.HolderIdentity != nil {
+		s.Holder = *l.Spec.HolderIdentity
+	}
+	if l.Spec.RenewTime != nil {
+		s.Renewed = l.Spec.RenewTime.Time
+	}
+	if l.Spec.LeaseDurationSeconds != nil {
+		s.Lasts = time.Duration(*l.Spec.LeaseDurationSeconds) * time.Second
+	}
+	return s
+}
+
+// pauses returns the groups that people paused: the presence of the annotation counts, its value is the reason.
+func pauses(annotations map[string]string) map[string]string {
+	out := map[string]string{}
+	for k, v := range annotations {
+		if k == pauseKey {
+			out[""] = v
+		} else if group, ok := strings.CutPrefix(k, pauseKey+"."); ok {
+			out[group] = v
+		}
+	}
+	return out
+}
+
+// same tells whether the Lease has neither changed hands nor been renewed.
+func (s State) same(o State) bool { return s.Holder == o.Holder && s.Renewed.Equal(o.Renewed) }
+
+// ElectionConfig makes an Elector.
+type ElectionConfig struct {
+	Leases   coordinationclient.LeaseInterface
+	Identity string                    // own Node's name
+	Lead     func(ctx context.Context) // runs while this agent leads, and returns soon after ctx ends
+	Heir     func() string             // UID of the Node that leads next when nobody says which; nil names nobody
+	Log      *slog.Logger
+	// LeaseDuration, RenewDeadline and RetryPeriod are leaderelection's, LookInterval is the time between two looks.
+	// Zero means 15 s, 10 s, 2 s and 1 min.
+	LeaseDuration, RenewDeadline, RetryPeriod, LookInterval time.Duration
+}
+
+// Elector stands for election while it is asked to.
+type Elector struct {
+	cfg  ElectionConfig
+	wake chan struct{} // something below changed
+
+	mu       sync.Mutex
+	standing bool
+	heir     bool  // named as the next leader: run without a look
+	term     *term // nil while no candidate
+	leading  bool
+	seen     State
+}
+
+// term is one candidacy, with or without leadership.
+type term struct {
+	stop chan struct{} // closed by who wants its end
+	heir *string       // set before stop is closed; nil: ask Config.Heir
+	done chan struct{} // closed after the Lease was released
+	err  error         // set before done is closed
+}
+
+// NewElector names every fault of its configuration.
+func NewElector(c ElectionConfig) (*Elector, error) {
+	var faults []error
+	if c.Leases == nil {
+		faults = append(faults, errors.New("no client for Leases"))
+	}
+	if c.Identity == "" {
+		faults = append(faults, errors.New("no identity"))
+	}
+	if c.Lead == nil {
+		faults = append(faults, errors.New("nothing to run while leading"))
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, d := range []struct {
+		value  *time.Duration
+		normal time.Duration
+	}{{&c.LeaseDuration, leaseDuration}, {&c.RenewDeadline, renewDeadline}, {&c.RetryPeriod, retryPeriod}, {&c.LookInterval, lookInterval}} {
+		if *d.value == 0 {
+			*d.value = d.normal
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("configuring the election: %w", err)
+	}
+	e := &Elector{cfg: c, wake: make(chan struct{}, 1)}
+	if _, err := e.candidate(&election{identity: c.Identity}); err != nil { // it checks the times against each other
+		return nil, fmt.Errorf("configuring the election: %w", err)
+	}
+	return e, nil
+}
+
+// Run takes part in elections until ctx ends, and returns after the Lease has been released.
+func (e *Elector) Run(ctx context.Context) error {
+	next := time.Duration(0)
+	for ctx.Err() == nil {
+		standing, heir := e.wanted()
+		switch {
+		case !standing:
+			e.pause(ctx, 0)
+			next = 0
+		case heir:
+			next = e.stand(ctx, State{})
+		case next > 0:
+			e.pause(ctx, next)
+			next = 0
+		default:
+			next = e.look(ctx)
+		}
+	}
+	return ctx.Err()
+}
+
+// Stand says whether this agent takes part. It may be called as often as one likes; to stop while leading is to resign
+// without waiting for it.
+func (e *Elector) Stand(on bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.standing == on {
+		return
+	}
+	e.standing = on
+	if !on {
+		e.heir = false
+		e.term.end(nil)
+	}
+	e.poke()
+}
+
+// Inherit makes an agent that stands run for election at once: the Lease `marshal` carries its UID.
+func (e *Elector) Inherit() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.standing && e.term == nil {
+		e.heir = true
+		e.poke()
+	}
+}
+
+// Leading tells whether this agent leads.
+func (e *Elector) Leading() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.leading
+}
+
+// Resign stops standing, as Stand(false) does, and returns after the Lease has been released with the name of the heir
+// on it; "" names nobody. An error means that the Lease may still carry our name and has to run out.
+func (e *Elector) Resign(ctx context.Context, heir string) error { return e.resign(ctx, &heir) }
+
+func (e *Elector) resign(ctx context.Context, heir *string) error {
+	e.mu.Lock()
+	e.standing, e.heir = false, false
+	t := e.term
+	t.end(heir)
+	e.poke()
+	e.mu.Unlock()
+	if t == nil {
+		return nil
+	}
+	select {
+	case <-t.done:
+		return t.err
+	case <-ctx.Done():
+		return fmt.Errorf("resigning: %w", context.Cause(ctx))
+	}
+}
+
+// end asks for the end of a term; the first one names the heir. The caller holds the Elector's lock.
+func (t *term) end(heir *string) {
+	if t == nil {
+		return
+	}
+	select {
+	case <-t.stop:
+	default:
+		t.heir = heir
+		close(t.stop)
+	}
+}
+
+// Look reads the Lease `marshal` by quorum. One that is not there has an empty state.
+func (e *Elector) Look(ctx context.Context) (State, error) {
+	l, err := e.cfg.Leases.Get(ctx, leaseName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return e.saw(State{}), nil
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("getting Lease %q: %w", leaseName, err)
+	}
+	return e.saw(stateOf(l)), nil
+}
+
+// Seen returns what was read last, by whatever read it.
+func (e *Elector) Seen() State {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.seen
+}
+
+func (e *Elector) saw(s State) State {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.observed = time.Now()
+	if s.same(e.seen) {
+		s.observed = e.seen.observed
+	}
+	e.seen = s
+	return s
+}
+
+func (e *Elector) poke() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Elector) wanted() (standing, heir bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	heir, e.heir = e.heir, false
+	return e.standing, heir
+}
+
+// pause waits for about d, for ever if that is 0, or until something changes.
+func (e *Elector) pause(ctx context.Context, d time.Duration) {
+	var after <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d/2 + rand.N(d))
+		defer t.Stop()
+		after = t.C
+	}
+	select {
+	case <-after:
+	case <-e.wake:
+	case <-ctx.Done():
+	}
+}
+
+// look reads the Lease and stands if nobody holds it. It returns after what time to look again.
+func (e *Elector) look(ctx context.Context) time.Duration {
+	s, err := e.Look(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			e.cfg.Log.Warn("looking for the marshal", "err", err)
+		}
+		return min(lookRetry, e.cfg.LookInterval)
+	}
+	if !e.vacant(s) {
+		return e.cfg.LookInterval
+	}
+	return e.stand(ctx, s)
+}
+
+// vacant tells whether the Lease looks free. A holder's clock may be wrong, so one whose renewal has not moved while we
+// looked on is as good as gone; leaderelection makes its own observation before it takes the Lease over.
+func (e *Elector) vacant(s State) bool {
+	lasts := max(s.Lasts, e.cfg.LeaseDuration)
+	return s.Holder == "" || s.Holder == e.cfg.Identity || time.Since(s.Renewed) > lasts || time.Since(s.observed) > lasts
+}
+
+// stand runs for election and leads if elected. It returns after what time to look again, 0 for at once.
+func (e *Elector) stand(ctx context.Context, base State) time.Duration {
+	t := &term{stop: make(chan struct{}), done: make(chan struct{})}
+	e.mu.Lock()
+	if !e.standing {
+		e.mu.Unlock()
+		return 0
+	}
+	e.term = t
+	e.mu.Unlock()
+	// The release at the end must come after the work has stopped, so the candidacy does not end with ctx by itself.
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	l := &election{
+		leases: e.cfg.Leases, identity: e.cfg.Identity, timeout: e.cfg.RenewDeadline / 2, base: base, saw: e.saw, lost: cancel,
+		led: make(chan context.Context, 1),
+	}
+	t.err = e.serve(ctx, run, cancel, l, t)
+	e.mu.Lock()
+	e.term = nil
+	e.mu.Unlock()
+	close(t.done)
+	switch {
+	case l.beaten():
+		return e.cfg.LookInterval
+	case l.elected():
+		return e.cfg.RetryPeriod
+	}
+	return 0
+}
+
+// serve is one candidacy from its first attempt to the release.
+func (e *Elector) serve(ctx, run context.Context, cancel func(), l *election, t *term) error {
+	c, err := e.candidate(l)
+	if err != nil {
+		return err
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		c.Run(run)
+	}()
+	var lead context.Context
+	select {
+	case lead = <-l.led:
+	case <-stopped:
+	case <-t.stop:
+	case <-ctx.Done():
+	}
+	if lead != nil {
+		l.name(e.lead(ctx, lead, t, stopped))
+	}
+	cancel()
+	<-stopped
+	return l.outcome()
+}
+
+// lead works until the term ends or is lost, and returns the heir's UID.
+func (e *Elector) lead(ctx, lead context.Context, t *term, stopped <-chan struct{}) string {
+	e.cfg.Log.Info("leading", "lease", leaseName)
+	e.setLeading(true)
+	defer e.setLeading(false)
+	lead, end := context.WithCancel(lead)
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		e.cfg.Lead(lead)
+	}()
+	select {
+	case <-t.stop:
+	case <-ctx.Done():
+	case <-stopped:
+	case <-finished:
+	}
+	heir := e.heirOf(t)
+	end()
+	<-finished
+	e.cfg.Log.Info("leading no more", "lease", leaseName, "heir", heir)
+	return heir
+}
+
+func (e *Elector) heirOf(t *term) string {
+	e.mu.Lock()
+	heir := t.heir
+	e.mu.Unlock()
+	switch {
+	case heir != nil:
+		return *heir
+	case e.cfg.Heir != nil:
+		return e.cfg.Heir()
+	}
+	return ""
+}
+
+func (e *Elector) setLeading(on bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.leading = on
+}
+
+func (e *Elector) candidate(l *election) (*leaderelection.LeaderElector, error) {
+	return leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: l, Name: leaseName, ReleaseOnCancel: true,
+		LeaseDuration: e.cfg.LeaseDuration, RenewDeadline: e.cfg.RenewDeadline, RetryPeriod: e.cfg.RetryPeriod,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(ctx context.Context) { l.led <- ctx },
+			OnStoppedLeading: func() {},
+		},
+	})
+}

@@ -1,0 +1,27 @@
+package marshal
+
+// Labels and annotations that the marshal reads or writes itself. Those of the slots are lock's.
+const (
+	leaseName = "marshal" // the Lease of the election, made by whoever leads first
+
+	recordKey  = "kubebaton.io/reboot"  // annotation on a Node: its agent's record
+	phaseKey   = "kubebaton.io/phase"   // label on a Node: the record's phase in lower case
+	holdKey    = "kubebaton.io/hold"    // annotation on a Node, by people: leave this node alone
+	nomineeKey = "kubebaton.io/nominee" // label on Lease marshal: the UID of the heir's Node
+	pauseKey   = "kubebaton.io/pause"   // annotation on Lease marshal, by people; with .<group> for one group
+)
+
+// Reasons, a part of the closed set that records, Events, metrics and the command share.
+const (
+	reasonSlot     = "slot"              // every slot is taken, or this node is nominated, or passed over for now
+	reasonBudget   = "budget"            // too many nodes of the group are unavailable
+	reasonPaused   = "paused"            // a person paused the group or all of them
+	reasonHalted   = "halted"            // too many nodes of the group failed
+	reasonHold     = "hold"              // a person holds this node
+	reasonGroup    = "group"             // no group selects this node
+	reasonNotReady = "not-ready"         // the Node is not Ready, or is being deleted
+	reasonSurvived = "sentinel-survived" // the reboot did not satisfy its sentinel
+	reasonRecord   = "record"            // the record cannot be read
+)
+
+const noReason = "no reason given" // stands for the value of an annotation that is present and empty

@@ -1,0 +1,116 @@
+package marshal
+
+import (
+	"cmp"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// report is the rollout at the end of a pass, counted.
+type report struct {
+	groups   []groupReport
+	waiting  map[[2]string]int // group and reason
+	verdicts []Verdict
+}
+
+type groupReport struct {
+	name                          string
+	phases                        map[string]int
+	free, nominated, held, braked int
+	halted, paused                bool
+	oldest                        time.Time // pending since, of those that wait; zero for none
+}
+
+func newReport(s *survey, verdicts []Verdict) *report {
+	rep := &report{waiting: map[[2]string]int{}, verdicts: verdicts}
+	for _, v := range verdicts {
+		rep.waiting[[2]string{v.Group, cmp.Or(v.Reason, reasonSlot)}]++
+	}
+	for _, q := range s.squads {
+		g := groupReport{name: q.Name, phases: map[string]int{}, halted: q.halted != "", paused: q.paused != ""}
+		for _, n := range q.members {
+			g.phases[strings.ToLower(cmp.Or(n.Phase, "Idle"))]++
+			if n.Phase == phaseWaiting && !n.Pending.IsZero() && (g.oldest.IsZero() || n.Pending.Before(g.oldest)) {
+				g.oldest = n.Pending
+			}
+		}
+		for _, l := range q.slots {
+			switch {
+			case l.Holder != "":
+				g.held++
+			case l.Nominee != "":
+				g.nominated++
+			default:
+				g.free++
+			}
+			if l.Hold != "" {
+				g.braked++
+			}
+		}
+		rep.groups = append(rep.groups, g)
+	}
+	return rep
+}
+
+// collector shows the last report. It is registered while the agent leads, so that the numbers come from one place.
+type collector struct {
+	last *atomic.Pointer[report]
+
+	nodes, waiting, slots, halted, paused, oldest *prometheus.Desc
+}
+
+var _ prometheus.Collector = (*collector)(nil)
+
+func newCollector(last *atomic.Pointer[report]) *collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("baton_group_"+name, help, labels, nil)
+	}
+	return &collector{
+		last:    last,
+		nodes:   desc("nodes", "Nodes of the group by phase of their cycle.", "group", "phase"),
+		waiting: desc("waiting", "Waiting nodes by the first reason for it; group is empty for nodes that no group selects.", "group", "reason"),
+		slots:   desc("slots", "Slots of the group by state: free, nominated, held; and hold, which counts those on which the brake lies.", "group", "state"),
+		halted:  desc("halted", "1 while too many nodes of the group have failed.", "group"),
+		paused:  desc("paused", "1 while a person has paused the group.", "group"),
+		oldest:  desc("oldest_waiting_seconds", "Age of the oldest bid of the group, 0 when nobody waits.", "group"),
+	}
+}
+
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.nodes, c.waiting, c.slots, c.halted, c.paused, c.oldest} {
+		out <- d
+	}
+}
+
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	rep := c.last.Load()
+	if rep == nil {
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	flag := map[bool]float64{true: 1}
+	for k, n := range rep.waiting {
+		gauge(c.waiting, float64(n), k[0], k[1])
+	}
+	for _, g := range rep.groups {
+		for phase, n := range g.phases {
+			gauge(c.nodes, float64(n), g.name, phase)
+		}
+		gauge(c.slots, float64(g.free), g.name, "free")
+		gauge(c.slots, float64(g.nominated), g.name, "nominated")
+		gauge(c.slots, float64(g.held), g.name, "held")
+		gauge(c.slots, float64(g.braked), g.name, "hold")
+		gauge(c.halted, flag[g.halted], g.name)
+		gauge(c.paused, flag[g.paused], g.name)
+		age := 0.0
+		if !g.oldest.IsZero() {
+			age = max(0, time.Since(g.oldest).Seconds())
+		}
+		gauge(c.oldest, age, g.name)
+	}
+}

@@ -1,0 +1,298 @@
+package marshal
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// named bounds how many nodes a message names.
+const named = 5
+
+// squad is one group as it stands.
+type squad struct {
+	Group
+	members     []*Node
+	limit       int
+	slots       []*Slot             // by index
+	unavailable map[string]struct{} // by Node name; "uid:" and the UID for a nominee that has no Node
+	taken       int                 // slots held or nominated, and active records whose slot is not theirs
+	failed      []string            // Failed, sentinel survived, or not back in time; by name
+	paused      string              // "" is not paused
+	halted      string              // "" is not halted
+}
+
+// brake is the hold that belongs on the group's slots, "" for none.
+func (q *squad) brake() string { return cmp.Or(q.paused, q.halted) }
+
+// survey is a View put in order.
+type survey struct {
+	View
+	squads []*squad
+	byName map[string]*Node
+	byUID  map[string]*Node
+	slotOf map[string]*Slot // Node UID to the slot that it holds or else is nominated for
+	holds  map[string]*Slot // Node name to the slot that it holds, under whatever UID
+	group  map[string]*squad
+	home   map[string]*squad // Node UID to its group
+}
+
+func look(v View) *survey {
+	s := &survey{
+		View: v, byName: make(map[string]*Node, len(v.Nodes)), byUID: make(map[string]*Node, len(v.Nodes)),
+		slotOf: map[string]*Slot{}, holds: map[string]*Slot{}, group: map[string]*squad{}, home: make(map[string]*squad, len(v.Nodes)),
+	}
+	for _, g := range v.Groups {
+		q := &squad{Group: g, unavailable: map[string]struct{}{}}
+		q.paused = pauseOf(v.Paused, g.Name)
+		s.squads = append(s.squads, q)
+		s.group[g.Name] = q
+	}
+	for i := range v.Nodes {
+		n := &v.Nodes[i]
+		s.byName[n.Name], s.byUID[n.UID] = n, n
+	}
+	s.addSlots()
+	s.addNodes()
+	for _, q := range s.squads {
+		slices.Sort(q.failed)
+		if len(q.failed) > q.MaxFailed {
+			q.halted = reasonHalted + ": " + list(q.failed)
+		}
+	}
+	return s
+}
+
+// pauseOf returns the hold of a paused group, "" when it is not paused.
+func pauseOf(paused map[string]string, group string) string {
+	for _, g := range []string{"", group} {
+		if why, ok := paused[g]; ok {
+			return reasonPaused + ": " + cmp.Or(why, noReason)
+		}
+	}
+	return ""
+}
+
+// addSlots counts what is held and nominated. A nomination counts until it is cleared, expired or not: the agent's clock
+// decides whether it may still be taken.
+func (s *survey) addSlots() {
+	for i := range s.Slots {
+		l := &s.Slots[i]
+		switch {
+		case l.Holder != "":
+			s.holds[l.Holder] = l
+			s.slotOf[cmp.Or(l.HolderUID, l.Nominee)] = l
+		case l.Nominee != "" && s.slotOf[l.Nominee] == nil:
+			s.slotOf[l.Nominee] = l
+		}
+		q := s.group[l.Group]
+		if q == nil {
+			continue
+		}
+		q.slots = append(q.slots, l)
+		switch {
+		case l.Holder != "":
+			q.unavailable[l.Holder] = struct{}{}
+			q.taken++
+		case l.Nominee != "":
+			who := "uid:" + l.Nominee
+			if n := s.byUID[l.Nominee]; n != nil {
+				who = n.Name
+			}
+			q.unavailable[who] = struct{}{}
+			q.taken++
+		}
+	}
+	for _, q := range s.squads {
+		slices.SortFunc(q.slots, func(a, b *Slot) int {
+			i, _ := slotIndex(q.Name, a.Name)
+			j, _ := slotIndex(q.Name, b.Name)
+			return cmp.Or(cmp.Compare(i, j), cmp.Compare(a.Name, b.Name))
+		})
+	}
+}
+
+// addNodes puts every node in its group and counts those that are unavailable. A node on hold that has nothing to do
+// with a slot is left out of both sides.
+func (s *survey) addNodes() {
+	counted := map[*squad]int{}
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		s.lost(n)
+		home := s.match(n)
+		if home != nil && !n.Foreign {
+			s.home[n.UID] = home
+			home.members = append(home.members, n)
+			if n.Hold == "" || n.active() || s.slotOf[n.UID] != nil {
+				counted[home]++
+				if !n.Ready || n.Unschedulable || n.active() {
+					home.unavailable[n.Name] = struct{}{}
+				}
+			}
+		}
+		// A node whose labels changed in its cycle still belongs to the group of its slot.
+		if l := s.slotOf[n.UID]; l != nil && s.group[l.Group] != nil {
+			home = s.group[l.Group]
+		}
+		if home != nil && s.failed(home, n) {
+			home.failed = append(home.failed, n.Name)
+		}
+	}
+	for _, q := range s.squads {
+		q.limit = q.Limit(counted[q])
+	}
+}
+
+func (s *survey) match(n *Node) *squad {
+	for _, q := range s.squads {
+		if q.Match == nil || q.Match(n.Labels) {
+			return q
+		}
+	}
+	return nil
+}
+
+// lost counts an active record that names a slot which is missing or another's: its node may be down all the same.
+func (s *survey) lost(n *Node) {
+	if !n.active() || n.Slot == "" {
+		return
+	}
+	if l := s.slotOf[n.UID]; l != nil && l.Holder != "" {
+		return
+	}
+	for _, q := range s.squads {
+		if _, ok := slotIndex(q.Name, n.Slot); ok {
+			q.unavailable[n.Name] = struct{}{}
+			q.taken++
+			return
+		}
+	}
+}
+
+func (s *survey) failed(q *squad, n *Node) bool {
+	if n.Phase == phaseFailed || n.Phase == phaseWaiting && n.Survived {
+		return true
+	}
+	since, ok := s.Away[n.UID]
+	return ok && n.away() && s.Now.Sub(since) > q.rebootTimeout()
+}
+
+// nominate returns whom to invite now: the oldest bids for the free slots of each group, as far as its limit goes.
+func nominate(v View) []Nomination {
+	noms, _ := look(v).decide()
+	return noms
+}
+
+// decide returns the nominations, and the reason of everybody who waits.
+func (s *survey) decide() ([]Nomination, []Verdict) {
+	var noms []Nomination
+	var says []Verdict
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; n.Phase == phaseWaiting && s.home[n.UID] == nil {
+			says = append(says, Verdict{Node: n.Name, UID: n.UID, Reason: reasonGroup, Message: "no group selects this node"})
+		}
+	}
+	for _, q := range s.squads {
+		qn, qs := s.decideGroup(q)
+		noms, says = append(noms, qn...), append(says, qs...)
+	}
+	return noms, says
+}
+
+func (s *survey) decideGroup(q *squad) (noms []Nomination, says []Verdict) {
+	var bids []*Node
+	for _, n := range q.members {
+		if n.Phase != phaseWaiting {
+			continue
+		}
+		if reason, message := s.shut(q, n); reason != "" {
+			says = append(says, Verdict{n.Name, n.UID, q.Name, reason, message})
+			continue
+		}
+		bids = append(bids, n)
+	}
+	slices.SortFunc(bids, s.order)
+	free := q.free()
+	for _, n := range bids {
+		verdict := Verdict{Node: n.Name, UID: n.UID, Group: q.Name}
+		_, counted := q.unavailable[n.Name]
+		switch {
+		case !counted && len(q.unavailable) >= q.limit:
+			verdict.Reason = reasonBudget
+			verdict.Message = fmt.Sprintf("%d of %d may be unavailable: %s", q.limit, len(q.members), q.away())
+		case q.taken >= q.limit || len(free) == 0:
+			verdict.Reason, verdict.Message = reasonSlot, "every slot is taken"
+		default:
+			q.taken++
+			q.unavailable[n.Name] = struct{}{}
+			noms = append(noms, Nomination{
+				Slot: free[0].Name, Node: n.Name, UID: n.UID, Cycle: n.Cycle, Attempt: n.Attempt,
+				Until: s.Now.Add(s.NominationTimeout),
+			})
+			free = free[1:]
+		}
+		says = append(says, verdict)
+	}
+	return noms, says
+}
+
+// shut returns why a waiting node is no candidate, "" when it is one.
+func (s *survey) shut(q *squad, n *Node) (reason, message string) {
+	switch {
+	case n.Hold != "":
+		return reasonHold, n.Hold
+	case n.Survived:
+		return reasonSurvived, "the sentinel is the same after the reboot"
+	case !n.Ready || n.Deleting:
+		return reasonNotReady, ""
+	case s.holds[n.Name] != nil:
+		return reasonSlot, s.holds[n.Name].Name + " is held in its name"
+	case s.slotOf[n.UID] != nil:
+		return reasonSlot, "invited to " + s.slotOf[n.UID].Name
+	case q.paused != "":
+		return reasonPaused, q.paused
+	case q.halted != "":
+		return reasonHalted, q.halted
+	case !n.Bids || n.Cycle == "" || n.UID == "":
+		return cmp.Or(n.Reason, reasonRecord), ""
+	case s.Now.Before(s.Penalty[n.UID]):
+		return reasonSlot, "did not take its nomination; passed over until " + s.Penalty[n.UID].UTC().Format(time.RFC3339)
+	}
+	return "", ""
+}
+
+// order sorts candidates: the marshal's own node last, then the oldest bid, then by name.
+func (s *survey) order(a, b *Node) int {
+	own := func(n *Node) int {
+		if n.Name == s.Self {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(own(a), own(b)), a.Pending.Compare(b.Pending), cmp.Compare(a.Name, b.Name))
+}
+
+// free returns the slots that can be nominated, surplus ones left out.
+func (q *squad) free() []*Slot {
+	var free []*Slot
+	for _, l := range q.slots {
+		if i, ok := slotIndex(q.Name, l.Name); ok && i < q.limit && l.empty() && !l.Deleting && l.Hold == "" {
+			free = append(free, l)
+		}
+	}
+	return free
+}
+
+// away names those that are unavailable.
+func (q *squad) away() string { return list(slices.Sorted(maps.Keys(q.unavailable))) }
+
+// list names the first few of many.
+func list(names []string) string {
+	if len(names) <= named {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:named], ", "), len(names)-named)
+}

@@ -1,0 +1,133 @@
+package marshal
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Phases of a record. Only these matter here; "" is Idle.
+const (
+	phaseWaiting   = "Waiting"
+	phaseDraining  = "Draining"
+	phaseRebooting = "Rebooting"
+	phaseVerifying = "Verifying"
+	phaseBackoff   = "Backoff"
+	phaseFailed    = "Failed"
+)
+
+// defaultRebootTimeout is that of a group which states none: systemd forces a reboot whose orderly way takes 30 minutes,
+// and a server may need another 15 to start.
+const defaultRebootTimeout = 45 * time.Minute
+
+// Node is what the marshal keeps of a Node.
+type Node struct {
+	Name, UID, BootID              string
+	Ready, Unschedulable, Deleting bool
+	Labels                         map[string]string
+	Foreign                        bool // runs no agent: virtual-kubelet, Fargate, Windows. Not counted
+	Phase, Cycle                   string
+	Attempt                        int
+	Bids                           bool      // its record wants a slot now: Waiting with every gate open
+	Pending                        time.Time // since when its sentinel asks
+	Slot                           string    // the slot that its record names
+	Survived                       bool      // its sentinel is the same after a proven reboot
+	Hold                           string    // a person's reason to leave it alone, "" none
+	Reason                         string    // its record's first reason for waiting
+}
+
+// active tells whether the record says that the node is down, or may be.
+func (n *Node) active() bool {
+	switch n.Phase {
+	case phaseDraining, phaseRebooting, phaseVerifying, phaseFailed:
+		return true
+	}
+	return false
+}
+
+// away tells whether the node has left and is not back: it counts against the group's RebootTimeout.
+func (n *Node) away() bool { return n.Phase == phaseRebooting || n.active() && !n.Ready }
+
+// Slot is one slot Lease. Its fields are those of the package that stores slots, name by name.
+type Slot struct {
+	Name, ResourceVersion, Group string
+	Nominee                      string // UID of the nominated Node; stays while the slot is held
+	BidCycle                     string // the bid that was nominated
+	BidAttempt                   int
+	BidUntil                     time.Time
+	Holder, HolderUID            string // Node name and UID
+	Cycle                        string
+	Attempt                      int
+	BootID, Cordon, Instance     string
+	Hold                         string // the marshal's brake
+	Release                      string // an operator's ask
+	Deleting                     bool
+	Renewed                      time.Time
+}
+
+func (s *Slot) empty() bool     { return s.Holder == "" && s.Nominee == "" }
+func (s *Slot) nominated() bool { return s.Holder == "" && s.Nominee != "" }
+
+// SlotName is the name of slot i of a group, counted from 0.
+func SlotName(group string, i int) string { return "slot-" + group + "-" + strconv.Itoa(i) }
+
+// slotIndex returns the number of a group's slot by its name; ok is false when the name is not one of that group.
+func slotIndex(group, name string) (i int, ok bool) {
+	digits, ok := strings.CutPrefix(name, "slot-"+group+"-")
+	if !ok {
+		return 0, false
+	}
+	i, err := strconv.Atoi(digits)
+	return i, err == nil && i >= 0 && SlotName(group, i) == name
+}
+
+// Group is a set of nodes that share slots and policy. A node belongs to the first one that matches it.
+type Group struct {
+	Name                  string
+	Match                 func(labels map[string]string) bool // nil matches every node
+	MaxUnavailable        int                                 // used when the per cent is 0
+	MaxUnavailablePercent int                                 // of the group's nodes, rounded down
+	MaxFailed             int                                 // more failed nodes than this halt the group
+	RebootTimeout         time.Duration                       // 0 means 45 minutes
+}
+
+// Limit returns how many of that many nodes may be unavailable, which is the number of slots: never less than 1, and
+// never more than there are nodes.
+func (g Group) Limit(nodes int) int {
+	n := g.MaxUnavailable
+	if g.MaxUnavailablePercent > 0 {
+		n = nodes * g.MaxUnavailablePercent / 100
+	}
+	return max(1, min(n, nodes))
+}
+
+func (g Group) rebootTimeout() time.Duration {
+	if g.RebootTimeout <= 0 {
+		return defaultRebootTimeout
+	}
+	return g.RebootTimeout
+}
+
+// View is everything that the marshal's decisions depend on.
+type View struct {
+	Now    time.Time
+	Self   string  // name of the marshal's own Node: last in its group, because it has to resign to go
+	Groups []Group // first match wins; empty means that there is no valid configuration: nothing is nominated or deleted
+	Nodes  []Node
+	Slots  []Slot
+	Paused map[string]string // group to reason; "" stands for all groups
+
+	NominationTimeout time.Duration
+	Penalty           map[string]time.Time // Node UID: its bids are passed over until then
+	Away              map[string]time.Time // Node UID: this marshal has seen it away since then
+}
+
+// Nomination invites one bid to take one slot.
+type Nomination struct {
+	Slot, Node, UID, Cycle string
+	Attempt                int
+	Until                  time.Time
+}
+
+// Verdict says why a waiting node waits, by what the marshal knows. Reason "" means that it was nominated just now.
+type Verdict struct{ Node, UID, Group, Reason, Message string }
