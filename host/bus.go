@@ -37,48 +37,41 @@ const (
 // once a minute or so) and a connection takes a millisecond, so none is kept: nothing can be stale after a restart of the
 // bus, and a request that fails while connecting was certainly not sent.
 func (h *Host) connect(ctx context.Context) (conn *dbus.Conn, done func(), err error) {
-	err = h.opening(ctx, func(life context.Context, end context.CancelFunc) error {
-		conn, err = h.dial(life)
-		done = end
-		return err
-	})
+	conn, end, err := opening(ctx, h, h.dial)
 	if err != nil {
 		return nil, nil, err
 	}
-	return conn, func() { _ = conn.Close(); done() }, nil // nothing is buffered in a connection whose calls have returned
+	return conn, func() { _ = conn.Close(); end() }, nil // nothing is buffered in a connection whose calls have returned
 }
 
 // systemd is connect for go-systemd's client, which opens two connections.
 func (h *Host) systemd(ctx context.Context) (conn *sddbus.Conn, done func(), err error) {
-	err = h.opening(ctx, func(life context.Context, end context.CancelFunc) error {
-		conn, err = sddbus.NewConnection(func() (*dbus.Conn, error) { return h.dial(life) })
-		done = end
-		return err
+	conn, end, err := opening(ctx, h, func(life context.Context) (*sddbus.Conn, error) {
+		return sddbus.NewConnection(func() (*dbus.Conn, error) { return h.dial(life) })
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return conn, func() { conn.Close(); done() }, nil
+	return conn, func() { conn.Close(); end() }, nil
 }
 
 // opening bounds the opening of a connection by the call timeout, and its life by ctx: godbus ends a connection with its
-// context, which is what interrupts an authentication that is never answered.
-func (h *Host) opening(ctx context.Context, open func(life context.Context, end context.CancelFunc) error) error {
+// context, which is what interrupts an authentication that is never answered. end frees that context.
+func opening[T any](ctx context.Context, h *Host, open func(life context.Context) (T, error)) (conn T, end func(), err error) {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("connecting to the system bus: %w", err)
+		return conn, nil, fmt.Errorf("connecting to the system bus: %w", err)
 	}
 	life, end := context.WithCancel(ctx)
 	watchdog := time.AfterFunc(h.timeout, end)
-	err := open(life, end)
+	conn, err = open(life)
 	if !watchdog.Stop() {
-		end()
-		return fmt.Errorf("connecting to the system bus at %q: no answer within %s", h.address, h.timeout)
+		err = fmt.Errorf("no answer within %s", h.timeout)
 	}
 	if err != nil {
 		end()
-		return fmt.Errorf("connecting to the system bus at %q: %w", h.address, named(err))
+		return conn, nil, fmt.Errorf("connecting to the system bus at %q: %w", h.address, named(err))
 	}
-	return nil
+	return conn, end, nil
 }
 
 func (h *Host) dial(life context.Context) (*dbus.Conn, error) {

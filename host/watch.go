@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,8 +88,7 @@ func (s sight) equal(o sight) bool {
 	return s.fault == o.fault && s.Fingerprint == o.Fingerprint && s.Reason == o.Reason && s.Since.Equal(o.Since)
 }
 
-// watch holds the inotify instance. It watches directories, as a file may not exist or be replaced: for each path the
-// deepest directory on the way to it that exists.
+// watch holds the inotify instance. It watches directories, as a file may not exist or be replaced.
 type watch struct {
 	host  *Host
 	paths []string
@@ -172,14 +172,23 @@ func (w *watch) tryArm() error {
 	return errors.Join(faults...)
 }
 
-// follow watches the deepest existing directory on the way to dir. A directory made between the look and the watch would
-// be missed, so it looks again until nothing has changed.
+// follow watches dir, as far as it exists, and every directory on the way to it from the root, as a directory is not told
+// when one above it is moved away. What is made between the look and the watch would be missed, so it looks again until
+// nothing has changed.
 func (w *watch) follow(dir string) error {
 	for {
 		at := deepest(dir, w.host.root)
-		err := w.fs.Add(at)
+		var faults []error
+		for d := at; ; d = filepath.Dir(d) {
+			if err := w.fs.Add(d); err != nil {
+				faults = append(faults, fmt.Errorf("watching %q: %w", d, err))
+			}
+			if d == w.host.root || d == "/" {
+				break
+			}
+		}
 		if deepest(dir, w.host.root) == at {
-			return err
+			return errors.Join(faults...)
 		}
 	}
 }
