@@ -12,6 +12,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -105,7 +106,8 @@ func TestAnAgentTellsOfItsNodeInDefault(t *testing.T) {
 	}
 	_, err := a.EventsV1().Events("default").Create(t.Context(), e, metav1.CreateOptions{})
 	check(t, err, "")
-	_, err = a.EventsV1().Events("default").Patch(t.Context(), e.Name, types.MergePatchType, []byte(`{"note": "x"}`), metav1.PatchOptions{})
+	again := []byte(`{"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:00.000000Z"}}`)
+	_, err = a.EventsV1().Events("default").Patch(t.Context(), e.Name, types.MergePatchType, again, metav1.PatchOptions{})
 	check(t, err, "")
 	e.Namespace = "kube-system"
 	_, err = a.EventsV1().Events("kube-system").Create(t.Context(), e, metav1.CreateOptions{})
@@ -171,7 +173,7 @@ func TestTheDaemonSetsPodIsAdmitted(t *testing.T) {
 		t.Fatal(err)
 	}
 	quota.Status.Hard = quota.Spec.Hard
-	quota.Status.Used = corev1.ResourceList{}
+	quota.Status.Used = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}
 	if _, err := clients.CoreV1().ResourceQuotas(namespace).UpdateStatus(ctx, quota, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}

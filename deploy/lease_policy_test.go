@@ -12,6 +12,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"kubebaton.io/baton/lock"
 )
 
 // The refusals of the policies baton-lease and baton-marshal, as their files word them.
@@ -27,6 +29,7 @@ const (
 	slotHeld      = "a held slot keeps its holder's uid, its nominee and its finalizer"
 	slotFree      = "a slot is freed and let go of in one write"
 	slotClaim     = "the claim on a slot is its holder's"
+	slotEmpty     = "an empty slot carries no claim"
 	slotGroup     = "a slot stays in its group, and only a person asks for its release"
 	onlyMakes     = "only the marshal makes and deletes slots"
 	onlyNominates = "only the marshal nominates"
@@ -36,13 +39,13 @@ const (
 )
 
 const (
-	nominee    = "kubebaton.io/nominee"
-	group      = "kubebaton.io/group"
-	holderNode = "kubebaton.io/holder-node"
-	held       = "kubebaton.io/held"
-	nodeUID    = "kubebaton.io/node-uid"
-	hold       = "kubebaton.io/hold"
-	release    = "kubebaton.io/release"
+	nominee    = lock.LabelNominee
+	group      = lock.LabelGroup
+	holderNode = lock.LabelHolderNode
+	held       = lock.FinalizerHeld
+	nodeUID    = lock.AnnotationNodeUID
+	hold       = lock.AnnotationHold
+	release    = lock.AnnotationRelease
 )
 
 // actors are the three agents of these tests; m holds the Lease marshal.
@@ -64,9 +67,10 @@ func slot(name string, edits ...func(*coordinationv1.Lease)) *coordinationv1.Lea
 func nominates(uid string) func(*coordinationv1.Lease) {
 	return func(l *coordinationv1.Lease) {
 		l.Labels[nominee] = uid
-		l.Annotations["kubebaton.io/nominated-cycle"] = "c1"
-		l.Annotations["kubebaton.io/nominated-attempt"] = "1"
-		l.Annotations["kubebaton.io/nomination-expires"] = "2026-01-01T00:00:00Z"
+		l.Annotations[lock.AnnotationNomineeNode] = "some-node"
+		l.Annotations[lock.AnnotationBidCycle] = "c1"
+		l.Annotations[lock.AnnotationBidAttempt] = "1"
+		l.Annotations[lock.AnnotationBidUntil] = "2026-01-01T00:00:00Z"
 	}
 }
 
@@ -78,8 +82,10 @@ func takes(node, uid string) func(*coordinationv1.Lease) {
 		l.Labels[nominee] = uid
 		l.Labels[holderNode] = "hash-of-" + node
 		l.Annotations[nodeUID] = uid
-		for _, k := range []string{"cycle", "attempt", "boot-id", "cordon", "instance"} {
-			l.Annotations["kubebaton.io/"+k] = "1"
+		for _, k := range []string{
+			lock.AnnotationCycle, lock.AnnotationAttempt, lock.AnnotationBootID, lock.AnnotationCordon, lock.AnnotationInstance,
+		} {
+			l.Annotations[k] = "1"
 		}
 		l.Finalizers = append(l.Finalizers, held)
 	}
@@ -102,13 +108,21 @@ func annotate(k, v string) func(*coordinationv1.Lease) {
 	return func(l *coordinationv1.Lease) { l.Annotations[k] = v }
 }
 
-func noted(k string) func(*coordinationv1.Lease) {
+func unnoted(k string) func(*coordinationv1.Lease) {
 	return func(l *coordinationv1.Lease) { delete(l.Annotations, k) }
 }
 
 func label(k, v string) func(*coordinationv1.Lease) {
-	return func(l *coordinationv1.Lease) { l.Labels[k] = v }
+	return func(l *coordinationv1.Lease) { metav1.SetMetaDataLabel(&l.ObjectMeta, k, v) }
 }
+
+func unlabelled(k string) func(*coordinationv1.Lease) {
+	return func(l *coordinationv1.Lease) { delete(l.Labels, k) }
+}
+
+func unheld(l *coordinationv1.Lease) { l.Finalizers = nil }
+
+func nobody(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil }
 
 func renewed(l *coordinationv1.Lease) {
 	l.Spec.RenewTime = &metav1.MicroTime{Time: time.Date(2026, 1, 1, 0, 0, 9, 0, time.UTC)}
@@ -132,36 +146,40 @@ func slotUpdates(x actors) []slotUpdate {
 	return []slotUpdate{
 		{"the nominee takes its slot", a, edits{forA}, edits{ofA}, ""},
 		{"a nominee with a slot on hold may take it: the agent reads the hold", a, edits{forA, annotate(hold, "paused")}, edits{ofA}, ""},
-		{"a slot that nominates nobody is not taken", a, nil, edits{ofA}, slotTake},
+		{"a slot that nominates nobody is not taken", a, nil, edits{ofA, unlabelled(nominee)}, slotTake},
 		{"a slot that nominates another is not taken", a, edits{nominates(b.uid)}, edits{ofA, label(nominee, b.uid)}, slotTake},
 		{"a nomination is not rewritten while taking", a, edits{nominates(b.uid)}, edits{ofA}, slotTake},
 		{"a slot is not taken with another uid", a, edits{forA}, edits{ofA, annotate(nodeUID, b.uid)}, slotTake},
-		{"a slot is not taken without its finalizer", a, edits{forA}, edits{ofA, func(l *coordinationv1.Lease) { l.Finalizers = nil }}, slotTake},
-		{"a slot is not taken for another node", a, edits{forA}, edits{ofB}, slotPath},
+		{"a slot is not taken without its finalizer", a, edits{forA}, edits{ofA, unheld}, slotTake},
+		{"a slot is not taken for another node", a, edits{nominates(b.uid)}, edits{ofB}, slotPath},
 		{"not even by the marshal", m, edits{forA}, edits{ofA}, slotPath},
 		{"a held slot is not taken over", a, edits{ofB}, edits{func(l *coordinationv1.Lease) { *l.Spec.HolderIdentity = a.node }}, slotPath},
 		{"a held slot is not handed on", a, edits{ofA}, edits{func(l *coordinationv1.Lease) { *l.Spec.HolderIdentity = b.node }}, slotPath},
 
-		{"the holder renews its claim", a, edits{ofA}, edits{renewed, annotate("kubebaton.io/boot-id", "2")}, ""},
+		{"the holder renews its claim", a, edits{ofA}, edits{renewed, annotate(lock.AnnotationBootID, "2")}, ""},
 		{"the holder does not change its uid", a, edits{ofA}, edits{annotate(nodeUID, b.uid)}, slotHeld},
-		{"the holder does not let go of the finalizer and stay", a, edits{ofA}, edits{func(l *coordinationv1.Lease) { l.Finalizers = nil }}, slotHeld},
+		{"the holder does not let go of the finalizer and stay", a, edits{ofA}, edits{unheld}, slotHeld},
 		{"the holder stays the nominee", a, edits{ofA}, edits{label(nominee, "")}, slotHeld},
 		{"the holder whose finalizer somebody took away still renews", a,
-			edits{ofA, func(l *coordinationv1.Lease) { l.Finalizers = nil }}, edits{renewed}, ""},
+			edits{ofA, unheld}, edits{renewed}, ""},
 		{"a claim of an earlier Node of that name is not renewed", a, edits{takes(a.node, "earlier")}, edits{renewed}, slotReborn},
-		{"nor freed by its successor", a, edits{takes(a.node, "earlier")}, edits{frees}, slotReborn},
+		{"its successor frees it", a, edits{takes(a.node, "earlier")}, edits{frees}, ""},
 
 		{"the holder frees its slot", a, edits{ofA}, edits{frees}, ""},
 		{"the holder frees a slot whose release was asked", a, edits{ofA, annotate(release, "please")}, edits{frees}, ""},
 		{"a slot is not emptied with its finalizer on", a, edits{ofA}, edits{frees, func(l *coordinationv1.Lease) { l.Finalizers = []string{held} }}, slotFree},
-		{"another agent does not free it", b, edits{ofA}, edits{frees}, onlyFrees},
+		{"another agent does not free it", b, edits{ofA}, edits{frees, label(nominee, a.uid)}, onlyFrees},
 		{"the marshal frees it: the Node is gone", m, edits{ofA}, edits{frees}, ""},
 
 		{"another agent does not renew it", b, edits{ofA}, edits{renewed}, slotClaim},
-		{"another agent does not change the claim", b, edits{ofA}, edits{annotate("kubebaton.io/boot-id", "2")}, slotClaim},
-		{"another agent does not take the finalizer away", b, edits{ofA}, edits{func(l *coordinationv1.Lease) { l.Finalizers = nil }}, slotClaim},
+		{"another agent does not change the claim", b, edits{ofA}, edits{annotate(lock.AnnotationBootID, "2")}, slotClaim},
+		{"another agent does not take the finalizer away", b, edits{ofA}, edits{unheld}, slotClaim},
 		{"another agent does not hide the slot from its holder", b, edits{ofA}, edits{label(holderNode, "x")}, slotClaim},
 		{"nor does the marshal", m, edits{ofA}, edits{renewed}, slotClaim},
+		{"the marshal puts the finalizer back", m, edits{ofA, unheld}, edits{func(l *coordinationv1.Lease) { l.Finalizers = []string{held} }}, ""},
+		{"nobody makes up a claim on an empty slot", m, nil, edits{annotate(lock.AnnotationBootID, "1")}, slotEmpty},
+		{"nor its finalizer, which would keep it for ever", m, nil, edits{func(l *coordinationv1.Lease) { l.Finalizers = []string{held} }}, slotEmpty},
+		{"the marshal wipes what is left of a claim whose holder a person took off", m, edits{ofA, nobody}, edits{frees}, ""},
 		{"an agent does not move a slot to another group", a, edits{ofA}, edits{label(group, "control-plane")}, slotGroup},
 		{"an agent asks for no release", b, edits{ofA}, edits{annotate(release, "please")}, slotGroup},
 
@@ -171,12 +189,12 @@ func slotUpdates(x actors) []slotUpdate {
 		{"an agent does not nominate another", a, nil, edits{nominates(b.uid)}, onlyNominates},
 		{"an agent clears its own nomination", a, edits{forA}, edits{frees}, ""},
 		{"an agent does not clear the nomination of another", b, edits{forA}, edits{frees}, onlyNominates},
-		{"a nominee does not prolong its nomination", a, edits{forA}, edits{annotate("kubebaton.io/nomination-expires", "2027-01-01T00:00:00Z")}, onlyOrders},
-		{"another agent does not shorten it", b, edits{forA}, edits{noted("kubebaton.io/nomination-expires")}, onlyOrders},
+		{"a nominee does not prolong its nomination", a, edits{forA}, edits{annotate(lock.AnnotationBidUntil, "2027-01-01T00:00:00Z")}, onlyOrders},
+		{"another agent does not shorten it", b, edits{forA}, edits{unnoted(lock.AnnotationBidUntil)}, onlyOrders},
 		{"the marshal puts a held slot on hold", m, edits{ofA}, edits{annotate(hold, "halted")}, ""},
-		{"the marshal lifts the hold", m, edits{ofA, annotate(hold, "halted")}, edits{noted(hold)}, ""},
+		{"the marshal lifts the hold", m, edits{ofA, annotate(hold, "halted")}, edits{unnoted(hold)}, ""},
 		{"an agent puts no slot on hold", b, edits{ofA}, edits{annotate(hold, "x")}, onlyHolds},
-		{"a holder does not lift the hold", a, edits{ofA, annotate(hold, "halted")}, edits{noted(hold)}, onlyHolds},
+		{"a holder does not lift the hold", a, edits{ofA, annotate(hold, "halted")}, edits{unnoted(hold)}, onlyHolds},
 	}
 }
 
@@ -373,7 +391,7 @@ func marshalUpdates(x actors) []slotUpdate {
 		{"an agent does not depose the marshal", x.a, nil, edits{free}, marshalHolder},
 		{"an agent does not write into the marshal's Lease", x.a, nil, edits{renewed}, marshalHolder},
 		{"the marshal does not pause", x.m, nil, edits{annotate("kubebaton.io/pause", "x")}, marshalPause},
-		{"the marshal does not resume a group", x.m, nil, edits{noted("kubebaton.io/pause.workers")}, marshalPause},
+		{"the marshal does not resume a group", x.m, nil, edits{unnoted("kubebaton.io/pause.workers")}, marshalPause},
 		{"the marshal does not reword a pause", x.m, nil, edits{annotate("kubebaton.io/pause.workers", "x")}, marshalPause},
 		{"the marshal notes what a rollout must remember", x.m, nil, edits{annotate("kubebaton.io/canary", "done")}, ""},
 	}
@@ -388,7 +406,7 @@ func TestTheMarshalIsElectedInItsOwnName(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l.Labels, l.Annotations = map[string]string{}, map[string]string{"kubebaton.io/pause.workers": "by hand"}
+			l.Labels, l.Annotations = nil, map[string]string{"kubebaton.io/pause.workers": "by hand"}
 			l.Spec = coordinationv1.LeaseSpec{HolderIdentity: &x.m.node}
 			for _, e := range tt.before {
 				e(l)
