@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Addresses inside the network namespace. The range is reserved for tests of networks (RFC 2544).
+const (
+	gateway    = "198.18.0.1"
+	apiPort    = "6443"
+	serviceNet = "10.96.0.0/16"
+	podNet     = "10.200.0.0/16"
+	firstNode  = 10 // node i has the address 198.18.0.(firstNode+i)
+	maxNodes   = 240
+	bridge     = "lab0"
+)
+
+func (c *Cluster) netns() string { return "baton-" + filepath.Base(c.dir) }
+
+func (c *Cluster) netnsPath() string { return "/run/netns/" + c.netns() }
+
+// makeNetwork makes the network namespace, and in it a bridge for the nodes. The namespace routes between the pod networks.
+func (c *Cluster) makeNetwork(ctx context.Context) error {
+	if err := ip(ctx, "netns", "add", c.netns()); err != nil {
+		return err
+	}
+	for _, args := range []string{
+		"link set lo up",
+		"link add " + bridge + " type bridge",
+		"addr add " + gateway + "/24 dev " + bridge,
+		"link set " + bridge + " up",
+	} {
+		if err := ip(ctx, append([]string{"-n", c.netns()}, strings.Fields(args)...)...); err != nil {
+			return err
+		}
+	}
+	return c.inNetwork(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) })
+}
+
+// routePods sends a node's pod network to the node.
+func (c *Cluster) routePods(ctx context.Context, n int) error {
+	return ip(ctx, "-n", c.netns(), "route", "replace", fmt.Sprintf("10.200.%d.0/24", firstNode+n), "via", nodeIP(n))
+}
+
+func (c *Cluster) removeNetwork(ctx context.Context) error {
+	if _, err := os.Stat(c.netnsPath()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return ip(ctx, "netns", "del", c.netns())
+}
+
+func ip(ctx context.Context, args ...string) error {
+	if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+func nodeIP(n int) string { return fmt.Sprintf("198.18.0.%d", firstNode+n) }
+
+// inNetwork calls f on a thread that is inside the network namespace. What f starts is inside too. The thread ends with f.
+func (c *Cluster) inNetwork(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlock: nobody else may get this thread
+		done <- func() error {
+			ns, err := os.Open(c.netnsPath())
+			if err != nil {
+				return fmt.Errorf("opening the network of cluster %q: %w", c.Name, err)
+			}
+			defer ns.Close()
+			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("entering the network of cluster %q: %w", c.Name, err)
+			}
+			return f()
+		}()
+	}()
+	return <-done
+}
+
+// Dial connects to an address inside the cluster's network. A socket stays in the namespace that it was made in.
+func (c *Cluster) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = c.inNetwork(func() error {
+		// FallbackDelay < 0: no second goroutine, on a thread outside the namespace, races for IPv6.
+		conn, err = (&net.Dialer{FallbackDelay: -1}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
