@@ -116,8 +116,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.readSentinel(ctx)
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return ends(a.Node.Watch(ctx, a.nodeChanged)) })
-	g.Go(func() error { return ends(a.Host.Watch(ctx, func() { a.readSentinel(ctx) })) })
+	g.Go(func() error { return ends(ctx, a.Node.Watch(ctx, a.nodeChanged)) })
+	g.Go(func() error { return ends(ctx, a.Host.Watch(ctx, func() { a.readSentinel(ctx) })) })
 	g.Go(func() error { return a.watchSlots(ctx) })
 	g.Go(func() error { return a.sendEvents(ctx) })
 	g.Go(func() error { return a.loop(ctx) })
@@ -128,8 +128,8 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // ends turns the end of a context, which is how every part of the agent stops, into success.
-func ends(err error) error {
-	if errors.Is(err, context.Canceled) {
+func ends(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
 		return nil
 	}
 	return err

@@ -121,7 +121,7 @@ func (a *Agent) watchSlots(ctx context.Context) error {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if err := ends(a.Slots.Watch(sub, uid, func(s []Slot, heir bool) { a.slotsChanged(uid, s, heir) })); err != nil {
+			if err := ends(sub, a.Slots.Watch(sub, uid, func(s []Slot, heir bool) { a.slotsChanged(uid, s, heir) })); err != nil {
 				a.failed("watching the slots", err)
 			}
 		}()

@@ -1,0 +1,360 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCycle(t *testing.T) {
+	t.Run("a sentinel leads to one reboot and back to a schedulable node", func(t *testing.T) {
+		s := newSim(t)
+		s.live(10*time.Minute, func() { s.raise("a") })
+		s.settled(t, 1)
+		n, _, _ := s.state()
+		if n.Unschedulable {
+			t.Error("the node is still cordoned")
+		}
+		h := parseHistory(n.History)
+		if len(h.Cycles) != 1 || !h.Cycles[0].Rebooted || h.Cycles[0].Result != ReasonRebooted || h.Cycles[0].Downtime < 20*time.Second {
+			t.Errorf("history %+v", h)
+		}
+	})
+
+	t.Run("nothing is written while no reboot is wanted", func(t *testing.T) {
+		s := newSim(t)
+		s.live(24*time.Hour, nil)
+		s.settled(t, 0)
+		if s.effects != 0 {
+			t.Errorf("effects: %v", s.log)
+		}
+	})
+
+	t.Run("a cordon from before is kept", func(t *testing.T) {
+		s := newSim(t)
+		s.node.Unschedulable = true
+		s.live(10*time.Minute, func() { s.raise("a") })
+		s.settled(t, 1)
+		if n, _, _ := s.state(); !n.Unschedulable {
+			t.Error("the cordon of somebody else is gone")
+		}
+	})
+
+	t.Run("the same sentinel after the reboot leads to no second one", func(t *testing.T) {
+		s := newSim(t)
+		s.keeps = true
+		s.live(48*time.Hour, func() { s.raise("a") })
+		n, sl, reboots := s.state()
+		if reboots != 1 || n.Unschedulable || sl.Holder != "" {
+			t.Errorf("reboots %d, cordoned %v, slot %+v", reboots, n.Unschedulable, sl)
+		}
+		if r := s.record(); r.Phase != Waiting || r.Bids || len(r.Reasons) != 1 || r.Reasons[0] != ReasonSentinelSurvived {
+			t.Errorf("record %+v", r)
+		}
+	})
+
+	t.Run("at most two proven reboots in a day", func(t *testing.T) {
+		s := newSim(t)
+		s.keeps = true
+		s.live(20*time.Hour, func() {
+			for i := range 10 {
+				s.raise(fmt.Sprint(i))
+				time.Sleep(time.Hour)
+			}
+		})
+		if _, _, reboots := s.state(); reboots != 2 {
+			t.Errorf("%d reboots", reboots)
+		}
+	})
+
+	t.Run("a drain that never ends backs off, uncordons, frees the slot and tries later", func(t *testing.T) {
+		s := newSim(t)
+		s.blocked = string(ReasonPDB)
+		s.live(17*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(15*time.Minute + 30*time.Second)
+			n, sl, _ := s.state()
+			r := s.record()
+			if r.Phase != Backoff || n.Unschedulable || sl.Holder != "" {
+				t.Errorf("phase %s, cordoned %v, holder %q", r.Phase, n.Unschedulable, sl.Holder)
+			}
+			time.Sleep(time.Minute)
+			if r := s.record(); r.Phase != Draining || r.Attempt != 2 {
+				t.Errorf("a minute later: phase %s, attempt %d", r.Phase, r.Attempt)
+			}
+		})
+	})
+
+	t.Run("an inhibitor is a gate, and the node bids once it is gone", func(t *testing.T) {
+		s := newSim(t)
+		s.inhibitor = []string{"backup: writing tapes"}
+		s.live(20*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(time.Minute)
+			if r := s.record(); r.Bids || !strings.Contains(r.Message, "writing tapes") {
+				t.Errorf("record %+v", r)
+			}
+			s.mu.Lock()
+			s.inhibitor = nil
+			s.mu.Unlock()
+		})
+		s.settled(t, 1)
+	})
+
+	t.Run("a refused reboot backs off and does not count as done", func(t *testing.T) {
+		s := newSim(t)
+		s.refuse = ErrInhibited
+		s.live(5*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(30 * time.Second)
+			if r := s.record(); r.Phase != Backoff || r.Reasons[0] != ReasonInhibitor {
+				t.Errorf("record %+v", r)
+			}
+			s.mu.Lock()
+			s.refuse = nil
+			s.mu.Unlock()
+		})
+		s.settled(t, 1)
+	})
+
+	t.Run("an accepted reboot that the host proves not to come backs off", func(t *testing.T) {
+		s := newSim(t)
+		s.stuck = true
+		s.live(10*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(40 * time.Second)
+			if r := s.record(); r.Phase != Backoff || r.Reasons[0] != ReasonNoReboot {
+				t.Errorf("record %+v", r)
+			}
+		})
+		for _, b := range s.bad {
+			t.Error(b)
+		}
+	})
+
+	t.Run("a reboot that takes 20 minutes keeps slot and cordon all the time", func(t *testing.T) {
+		s := newSim(t)
+		s.goesAfter = 40 * time.Minute
+		s.live(2*time.Hour, func() {
+			s.raise("a")
+			time.Sleep(35 * time.Minute)
+			n, sl, _ := s.state()
+			if r := s.record(); r.Phase != Rebooting || r.Reasons[0] != ReasonRebootSlow || !n.Unschedulable || sl.Holder == "" {
+				t.Errorf("record %+v", r)
+			}
+		})
+		s.settled(t, 1)
+	})
+
+	t.Run("what cannot be asked counts as a reboot that is coming", func(t *testing.T) {
+		s := newSim(t)
+		s.blocked = string(ReasonPDB)
+		s.calm = errors.New("the bus is gone")
+		s.live(time.Hour, func() {
+			s.raise("a")
+			time.Sleep(30 * time.Minute)
+			if n, sl, _ := s.state(); !n.Unschedulable || sl.Holder == "" {
+				t.Error("slot or cordon were given up")
+			}
+			s.mu.Lock()
+			s.calm, s.blocked = nil, ""
+			s.mu.Unlock()
+		})
+		s.settled(t, 1)
+	})
+
+	t.Run("a person's uncordon during the drain is a veto", func(t *testing.T) {
+		s := newSim(t)
+		s.blocked = string(ReasonPDB)
+		s.live(30*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(10 * time.Second)
+			s.person(func() { s.node.Unschedulable = false })
+			time.Sleep(10 * time.Minute)
+			n, sl, _ := s.state()
+			if r := s.record(); r.Phase != Waiting || r.Attempt != 1 || n.Unschedulable || sl.Holder != "" {
+				t.Errorf("record %+v, slot %+v", r, sl)
+			}
+		})
+	})
+
+	t.Run("a hold during the drain undoes it, and its end lets it go on", func(t *testing.T) {
+		s := newSim(t)
+		s.blocked = string(ReasonPDB)
+		s.live(30*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(10 * time.Second)
+			s.person(func() { s.node.Hold = "debugging" })
+			time.Sleep(10 * time.Second)
+			n, sl, _ := s.state()
+			if r := s.record(); r.Phase != Waiting || n.Unschedulable || sl.Holder != "" {
+				t.Errorf("record %+v, slot %+v", r, sl)
+			}
+			s.mu.Lock()
+			s.blocked = ""
+			s.mu.Unlock()
+			s.person(func() { s.node.Hold = "" })
+		})
+		s.settled(t, 1)
+	})
+
+	t.Run("a sentinel that goes away during the drain ends the cycle", func(t *testing.T) {
+		s := newSim(t)
+		s.blocked = string(ReasonPDB)
+		s.live(10*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(10 * time.Second)
+			s.mu.Lock()
+			s.sent = Sentinel{}
+			s.notify(s.hostWatch)
+			s.mu.Unlock()
+		})
+		s.settled(t, 0)
+		if n, _, _ := s.state(); n.Unschedulable {
+			t.Error("still cordoned")
+		}
+	})
+
+	t.Run("a request by a person is served once and cleared", func(t *testing.T) {
+		s := newSim(t)
+		s.live(20*time.Minute, func() { s.person(func() { s.node.Request = "kernel" }) })
+		s.settled(t, 1)
+		if n, _, _ := s.state(); n.Request != "" {
+			t.Errorf("request %q", n.Request)
+		}
+	})
+
+	t.Run("a node that does not become ready fails, and an acknowledgement ends that", func(t *testing.T) {
+		s := newSim(t)
+		s.missing = []string{"ds/a"}
+		s.live(2*time.Hour, func() {
+			s.raise("a")
+			time.Sleep(time.Hour)
+			n, sl, _ := s.state()
+			if r := s.record(); r.Phase != Failed || !n.Unschedulable || sl.Holder == "" {
+				t.Errorf("record %+v", r)
+			}
+			s.person(func() { s.node.Acknowledge = "known" })
+		})
+		s.settled(t, 1)
+		if n, _, _ := s.state(); n.Unschedulable {
+			t.Error("still cordoned")
+		}
+	})
+
+	t.Run("a power cut during the drain is verified and not called Baton's reboot", func(t *testing.T) {
+		s := newSim(t)
+		s.blocked = string(ReasonPDB)
+		s.live(20*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(10 * time.Second)
+			s.rebootNow()
+		})
+		s.settled(t, 1)
+	})
+
+	t.Run("a lost record is rebuilt from the slot", func(t *testing.T) {
+		s := newSim(t)
+		s.blocked = string(ReasonPDB)
+		s.live(30*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(10 * time.Second)
+			s.mu.Lock()
+			s.blocked = ""
+			s.mu.Unlock()
+			s.person(func() { s.node.Record = "" })
+		})
+		s.settled(t, 1)
+		if n, _, _ := s.state(); n.Unschedulable {
+			t.Error("still cordoned")
+		}
+	})
+
+	t.Run("a record of a newer version is left alone", func(t *testing.T) {
+		s := newSim(t)
+		s.node.Record = `{"version":2,"phase":"Draining"}`
+		s.live(time.Hour, func() { s.raise("a") })
+		if s.effects != 0 {
+			t.Errorf("effects: %v", s.log)
+		}
+	})
+
+	t.Run("the marshal resigns between the take and the cordon", func(t *testing.T) {
+		s := newSim(t)
+		s.leading = true
+		s.live(10*time.Minute, func() { s.raise("a") })
+		s.settled(t, 1)
+		if got := strings.Join(s.log[:4], " "); got != "patch take resign patch" {
+			t.Errorf("effects begin %s", got)
+		}
+	})
+
+	t.Run("a node whose object is deleted is neither drained nor rebooted", func(t *testing.T) {
+		s := newSim(t)
+		s.blocked = string(ReasonPDB)
+		s.live(30*time.Minute, func() {
+			s.raise("a")
+			time.Sleep(10 * time.Second)
+			s.person(func() { s.exists = false })
+			time.Sleep(time.Second)
+			s.mu.Lock()
+			s.blocked = ""
+			was := s.effects
+			s.mu.Unlock()
+			time.Sleep(20 * time.Minute)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.effects != was {
+				t.Errorf("effects afterwards: %v", s.log[was:])
+			}
+		})
+	})
+}
+
+// Power is cut at every effect of the cycle, before it takes hold and after, with and without a reboot of the host.
+func TestCrashAtEveryEffect(t *testing.T) {
+	cases := 0
+	for _, foreign := range []bool{false, true} {
+		for _, power := range []bool{false, true} {
+			for _, after := range []bool{false, true} {
+				for n := 1; n < 40; n++ {
+					reached := false
+					t.Run(fmt.Sprintf("foreign cordon %v, host rebooted %v, after %v, effect %d", foreign, power, after, n), func(t *testing.T) {
+						s := newSim(t)
+						s.node.Unschedulable = foreign
+						s.keeps = false
+						s.fault = func(i int, _ string) (bool, bool) {
+							if i != n || reached {
+								return false, false
+							}
+							reached = true
+							if power {
+								go s.rebootNow()
+							}
+							return !after, after
+						}
+						s.live(4*time.Hour, func() { s.raise("a") })
+						want := s.reboots
+						s.settled(t, want)
+						if nd, _, _ := s.state(); nd.Unschedulable != foreign {
+							t.Errorf("cordoned %v, was %v", nd.Unschedulable, foreign)
+						}
+						if want == 0 {
+							t.Errorf("no reboot: %v", s.log)
+						}
+					})
+					if !reached {
+						break
+					}
+					cases++
+				}
+			}
+		}
+	}
+	t.Logf("%d crashes", cases)
+	if cases < 40 {
+		t.Errorf("only %d crashes: the cycle has more effects than that", cases)
+	}
+}
