@@ -13,14 +13,15 @@ import (
 )
 
 const (
-	firstDelay = time.Second      // before a refused eviction is asked again
-	maxDelay   = 15 * time.Second // the delay grows by 8/5 up to here
-	settle     = 10 * time.Second // an accepted eviction that the watch does not show by then is asked again
-	goneSettle = 2 * time.Second  // the same for a pod said to be gone: the server's own cache may not know it yet
-	overdue    = 30 * time.Second // past its grace period a pod is said to be stuck
-	longWait   = time.Hour        // nothing is due: only the watch or a reply can bring news
-	maxMessage = 200              // bytes of DrainView.Message
-	maxNames   = 3                // pods named in one sentence
+	firstDelay  = time.Second      // before a refused eviction is asked again
+	maxDelay    = 15 * time.Second // the delay grows by 8/5 up to here
+	settle      = 10 * time.Second // an accepted eviction that the watch does not show by then is asked again
+	goneSettle  = 2 * time.Second  // the same for a pod said to be gone: the server's own cache may not know it yet
+	lastReplies = time.Second      // for replies about pods that have gone
+	overdue     = 30 * time.Second // past its grace period a pod is said to be stuck
+	longWait    = time.Hour        // nothing is due: only the watch or a reply can bring news
+	maxMessage  = 200              // bytes of DrainView.Message
+	maxNames    = 3                // pods named in one sentence
 )
 
 // backoff grows by 8/5 with each refusal and ends with the first success.
@@ -77,8 +78,9 @@ type rota struct {
 	server   backoff // the API server's own: throttled or away
 	away     string  // its words, "" while it answers
 
+	repliesBy time.Time // how long an empty node waits for replies
 	seen      bool
-	empty     bool
+	empty     bool // confirmed
 	confirmAt backoff
 }
 
@@ -95,6 +97,7 @@ func inTheWay(p PodPlan) bool {
 
 // observe takes the node's pods as they are now. A pod is the one with its UID: one of the same name is another.
 func (st *rota) observe(pods []*corev1.Pod, now time.Time) {
+	wasEmpty := st.seen && st.remaining() == 0
 	next := make(map[string]*podState, len(pods))
 	order := filters()
 	for _, pod := range pods {
@@ -120,6 +123,9 @@ func (st *rota) observe(pods []*corev1.Pod, now time.Time) {
 		next[p.UID] = p
 	}
 	st.pods, st.seen = next, true
+	if st.remaining() == 0 && !wasEmpty {
+		st.repliesBy = now.Add(lastReplies)
+	}
 }
 
 func ownerKey(p *corev1.Pod) string {
@@ -246,9 +252,11 @@ func (st *rota) refusedByBudget(p *podState, a answer, now time.Time) {
 	}
 }
 
-// confirmDue says that the watch shows an empty node, and that it is time to ask the API server whether it is.
+// confirmDue says that the watch shows an empty node, and that it is time to ask the API server whether it is. The watch
+// may be faster than the replies to the evictions: those are waited for, as they are counted, but not for long.
 func (st *rota) confirmDue(now time.Time) bool {
-	return st.seen && st.remaining() == 0 && !now.Before(st.confirmAt.notBefore)
+	return st.seen && st.remaining() == 0 && !now.Before(st.confirmAt.notBefore) &&
+		(len(st.inFlight) == 0 || !now.Before(st.repliesBy))
 }
 
 func (st *rota) confirmed(empty bool, now time.Time) {
@@ -287,6 +295,7 @@ func (st *rota) wake(now time.Time) time.Duration {
 	}
 	if st.seen && st.remaining() == 0 {
 		due(st.confirmAt.notBefore)
+		due(st.repliesBy)
 	}
 	return next.Sub(now)
 }

@@ -1,0 +1,610 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// world is a node's pods and an API server that answers evictions, in virtual time.
+type world struct {
+	mu        sync.Mutex
+	pods      map[string]*corev1.Pod // by name
+	snapshots chan []*corev1.Pod
+	asked     []string                  // "AT NAME", in the order of asking
+	begun     time.Time                 // of the run
+	answer    func(*corev1.Pod) error   // nil: accepted
+	end       func(*world, *corev1.Pod) // what follows an accepted eviction; nil: the pod is gone at once
+	latency   time.Duration             // of an eviction
+	confirm   func() (bool, error)      // nil: true
+	views     []DrainView
+	unusual   func(context.Context) error // in place of an answer
+}
+
+func newWorld(pods ...*corev1.Pod) *world {
+	w := &world{pods: map[string]*corev1.Pod{}, snapshots: make(chan []*corev1.Pod, 1), begun: time.Now()}
+	for _, p := range pods {
+		w.pods[p.Name] = p
+	}
+	w.show()
+	return w
+}
+
+// show puts the pods into the watch; w.mu is held or not needed yet.
+func (w *world) show() {
+	select {
+	case <-w.snapshots:
+	default:
+	}
+	var all []*corev1.Pod
+	for _, p := range w.pods {
+		all = append(all, p.DeepCopy())
+	}
+	w.snapshots <- all
+}
+
+func (w *world) change(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+	w.show()
+}
+
+func (w *world) evict(ctx context.Context, p PodPlan) error {
+	w.mu.Lock()
+	w.asked = append(w.asked, fmt.Sprintf("%v %s", time.Since(w.begun).Truncate(time.Second), p.Name))
+	w.mu.Unlock()
+	if w.unusual != nil {
+		return w.unusual(ctx)
+	}
+	if w.latency > 0 {
+		select {
+		case <-time.After(w.latency):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found, ok := w.pods[p.Name]
+	if !ok {
+		return apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, p.Name)
+	}
+	if w.answer != nil {
+		if err := w.answer(found); err != nil {
+			return err
+		}
+	}
+	if w.end != nil {
+		w.end(w, found)
+	} else {
+		delete(w.pods, p.Name)
+	}
+	w.show()
+	return nil
+}
+
+// drain runs a drain of w until it ends or limit is over.
+func (w *world) drain(t *testing.T, limit time.Duration, s DrainSettings) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	m, err := newMetrics(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Drainer{node: "n1", concurrency: DefaultConcurrency, metrics: m, log: logger(nil)}
+	err = d.run(ctx, effects{
+		snapshots: w.snapshots, evict: w.evict,
+		confirm: func(context.Context) (bool, error) {
+			if w.confirm == nil {
+				return true, nil
+			}
+			return w.confirm()
+		},
+		progress: func(v DrainView) { w.views = append(w.views, v) },
+	}, newRota(s, d.concurrency))
+	var counted float64
+	for _, result := range []string{resultAccepted, resultGone, resultBudget, resultThrottled, resultRefused, resultError} {
+		counted += testutil.ToFloat64(m.evictions.WithLabelValues(result))
+	}
+	if err == nil && int(counted) != len(w.asked) {
+		t.Errorf("the metric counts %v evictions, %d were asked", counted, len(w.asked))
+	}
+	return err
+}
+
+func (w *world) last() DrainView { return w.views[len(w.views)-1] }
+
+func many(n int, edits ...func(*corev1.Pod)) []*corev1.Pod {
+	var pods []*corev1.Pod
+	for i := range n {
+		pods = append(pods, pod(fmt.Sprintf("web-%02d", i), append(edits, ownedBy("ReplicaSet", "web"))...))
+	}
+	return pods
+}
+
+func budgetSays(message string) error {
+	err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: policyv1.DisruptionBudgetCause, Message: message}}
+	return err
+}
+
+const noRoom = "The disruption budget web needs 3 healthy pods and has 3 currently"
+
+func TestRunBudgets(t *testing.T) {
+	t.Run("a budget that never allows is asked once by one pod, then at most every 15 s, whatever the number of pods", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(60)...)
+			w.answer = func(*corev1.Pod) error { return budgetSays(noRoom) }
+			if err := w.drain(t, 15*time.Minute, DrainSettings{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("got %v", err)
+			}
+			if n := len(w.asked); n < 50 || n > 70 {
+				t.Errorf("asked %d times in 15 minutes, want 50 to 70", n)
+			}
+			want := DrainView{
+				Running: true, Remaining: 60, Reason: ReasonBudget,
+				Message: "shop/web-00, shop/web-01, shop/web-02 and 57 more: disruption budget shop/web needs 3 healthy pods and has 3 currently",
+			}
+			if diff := cmp.Diff(want, w.last()); diff != "" {
+				t.Error(diff)
+			}
+			if len(w.views) > 3 {
+				t.Errorf("progress told %d times of the same thing: %v", len(w.views), w.views)
+			}
+		})
+	})
+	t.Run("a budget that opens is used up pod by pod without a wait, and the delay begins anew", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(4)...)
+			allowed := 0
+			w.answer = func(*corev1.Pod) error {
+				if allowed == 0 {
+					return budgetSays(noRoom)
+				}
+				allowed--
+				return nil
+			}
+			time.AfterFunc(60*time.Second, func() { w.change(func() { allowed = 2 }) })
+			time.AfterFunc(90*time.Second, func() { w.change(func() { allowed = 2 }) })
+			if err := w.drain(t, 3*time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(w.begun); took > 108*time.Second {
+				t.Errorf("took %v", took)
+			}
+			if n := len(w.asked); n > 20 {
+				t.Errorf("asked %d times: %v", n, w.asked)
+			}
+		})
+	})
+	t.Run("a blocked budget holds its own pods only", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(append(many(3), pod("api-1", ownedBy("ReplicaSet", "api")), pod("api-2", ownedBy("ReplicaSet", "api")))...)
+			w.answer = func(p *corev1.Pod) error {
+				if strings.HasPrefix(p.Name, "web") {
+					return budgetSays(noRoom)
+				}
+				return nil
+			}
+			_ = w.drain(t, 900*time.Millisecond, DrainSettings{})
+			if got := w.last(); got.Evicted != 2 || got.Remaining != 3 {
+				t.Errorf("after 0.9 s: %+v", got)
+			}
+		})
+	})
+	t.Run("two controllers under one budget share its probe", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(append(many(3), pod("api-1", ownedBy("ReplicaSet", "api")), pod("api-2", ownedBy("ReplicaSet", "api")))...)
+			w.answer = func(*corev1.Pod) error { return budgetSays(noRoom) }
+			_ = w.drain(t, 15*time.Minute, DrainSettings{})
+			if n := len(w.asked); n > 70 {
+				t.Errorf("asked %d times in 15 minutes, want at most 70", n)
+			}
+		})
+	})
+	t.Run("every pod of a blocked budget gets its turn, so that the unready one goes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			sick := pod("web-zz", ownedBy("ReplicaSet", "web"), func(p *corev1.Pod) { p.Status.Conditions = nil })
+			w := newWorld(append(many(30), sick)...)
+			w.answer = func(p *corev1.Pod) error {
+				if p.Name == "web-zz" {
+					return nil
+				}
+				return budgetSays(noRoom)
+			}
+			_ = w.drain(t, 500*time.Millisecond, DrainSettings{})
+			if w.last().Evicted != 1 {
+				t.Errorf("%+v, asked %v", w.last(), w.asked)
+			}
+		})
+	})
+	t.Run("a budget whose name is not told is known by the pod's controller", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(20)...)
+			w.answer = func(*corev1.Pod) error { return budgetSays("Not today") }
+			_ = w.drain(t, time.Minute, DrainSettings{})
+			if n := len(w.asked); n > 15 {
+				t.Errorf("asked %d times in a minute", n)
+			}
+			if got := w.last(); got.Reason != ReasonBudget || !strings.HasSuffix(got.Message, ": Not today") {
+				t.Errorf("%+v", got)
+			}
+		})
+	})
+}
+
+func TestRunTiers(t *testing.T) {
+	critical := func() *corev1.Pod { return pod("dns", ownedBy("ReplicaSet", "dns"), priority(systemCritical)) }
+	t.Run("system-critical pods are evicted when the ordinary ones have ended, not when they were asked to", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(append(many(2), critical())...)
+			w.end = func(w *world, p *corev1.Pod) {
+				ending(p)
+				time.AfterFunc(20*time.Second, func() { w.change(func() { delete(w.pods, p.Name) }) })
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s web-00", "0s web-01", "20s dns"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+			if took := time.Since(w.begun); took != 40*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	})
+	t.Run("a pod that rides through does not hold the critical ones, and stays", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(pod("green"), critical())
+			if err := w.drain(t, time.Minute, DrainSettings{UnmanagedPods: UnmanagedRideThrough}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s dns"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(DrainView{Empty: true, Evicted: 1}, w.last()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+	t.Run("a pod that is waited for holds the drain until it has run to its end", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(pod("job"), critical())
+			time.AfterFunc(5*time.Minute, func() { w.change(func() { w.pods["job"].Status.Phase = corev1.PodSucceeded }) })
+			if err := w.drain(t, time.Hour, DrainSettings{UnmanagedPods: UnmanagedWait}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"5m0s dns"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+			want := DrainView{Running: true, Remaining: 2, Reason: ReasonUnmanagedPod, Message: "shop/job: it has no controller: its end is awaited; waiting for shop/dns"}
+			if !slices.Contains(w.views, want) {
+				t.Errorf("no %+v in %+v", want, w.views)
+			}
+		})
+	})
+	t.Run("a pod that blocks and appears during the drain holds it, and is not touched", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(pod("green"))
+			if err := w.drain(t, time.Minute, DrainSettings{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("got %v", err)
+			}
+			if len(w.asked) != 0 || w.last().Reason != ReasonUnmanagedPod {
+				t.Errorf("asked %v, %+v", w.asked, w.last())
+			}
+		})
+	})
+}
+
+func TestRunPace(t *testing.T) {
+	t.Run("a hundred pods of one controller are asked in few round trips, never more than the limit at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(100)...)
+			w.latency = 100 * time.Millisecond
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(w.begun); took > 800*time.Millisecond {
+				t.Errorf("took %v", took)
+			}
+			if len(w.asked) != 100 {
+				t.Errorf("asked %d times", len(w.asked))
+			}
+		})
+	})
+	t.Run("a hundred controllers are asked at once, fifty at a time", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var pods []*corev1.Pod
+			for i := range 100 {
+				pods = append(pods, pod(fmt.Sprintf("p%d", i), ownedBy("ReplicaSet", fmt.Sprint(i))))
+			}
+			w := newWorld(pods...)
+			w.latency = time.Second
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(w.begun); took != 2*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	})
+	t.Run("a throttling API server is left alone for the time it asks for, then asked by one", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var pods []*corev1.Pod
+			for i := range 10 {
+				pods = append(pods, pod(fmt.Sprintf("p%d", i), ownedBy("ReplicaSet", fmt.Sprint(i))))
+			}
+			w := newWorld(pods...)
+			w.answer = func(*corev1.Pod) error {
+				if time.Since(w.begun) < time.Minute {
+					return apierrors.NewTooManyRequests("Too many requests, please try again later.", 7)
+				}
+				return nil
+			}
+			if err := w.drain(t, 2*time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			// ten at once, one after 7 s to 8.4 s each until the minute is over, then the ten
+			if n := len(w.asked); n < 10+5+10 || n > 10+9+10 {
+				t.Errorf("asked %d times: %v", n, w.asked)
+			}
+			for _, a := range w.asked[10:] {
+				if strings.HasPrefix(a, "0s ") || strings.HasPrefix(a, "6s ") {
+					t.Errorf("asked again too early: %v", w.asked)
+				}
+			}
+		})
+	})
+	t.Run("a webhook's 429 for one pod does not hold the others", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(pod("vm", ownedBy("VirtualMachineInstance", "vm")), pod("a", ownedBy("ReplicaSet", "a")), pod("b", ownedBy("ReplicaSet", "b")))
+			w.answer = func(p *corev1.Pod) error {
+				if p.Name == "vm" {
+					return apierrors.NewTooManyRequests("Eviction triggered evacuation of the virtual machine", 0)
+				}
+				return nil
+			}
+			_ = w.drain(t, 500*time.Millisecond, DrainSettings{})
+			want := DrainView{Running: true, Evicted: 2, Remaining: 1, Reason: ReasonEviction, Message: "shop/vm: Eviction triggered evacuation of the virtual machine"}
+			if diff := cmp.Diff(want, w.last()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+	t.Run("an API server that is away is asked by one at a time, with a growing delay, and the drain goes on when it is back", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(append(many(5), pod("a", ownedBy("ReplicaSet", "a")))...)
+			away := errors.New("dial tcp: connection refused")
+			w.unusual = func(context.Context) error {
+				if time.Since(w.begun) > 2*time.Minute {
+					w.mu.Lock()
+					w.unusual = nil
+					w.mu.Unlock()
+				}
+				return away
+			}
+			if err := w.drain(t, 3*time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(w.asked); n > 30 {
+				t.Errorf("asked %d times", n)
+			}
+			if !slices.ContainsFunc(w.views, func(v DrainView) bool {
+				return v.Reason == ReasonEviction && strings.Contains(v.Message, "connection refused")
+			}) {
+				t.Errorf("nobody was told: %+v", w.views)
+			}
+		})
+	})
+	t.Run("a pod under two budgets is asked about every half minute and named", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(append(many(1), pod("a", ownedBy("ReplicaSet", "a")))...)
+			w.answer = func(p *corev1.Pod) error {
+				if p.Name == "a" {
+					return nil
+				}
+				return &apierrors.StatusError{ErrStatus: metav1.Status{
+					Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
+					Message: "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+				}}
+			}
+			_ = w.drain(t, 10*time.Minute, DrainSettings{})
+			if n := len(w.asked); n < 17 || n > 22 {
+				t.Errorf("asked %d times in 10 minutes", n)
+			}
+			want := DrainView{
+				Running: true, Evicted: 1, Remaining: 1, Reason: ReasonEviction,
+				Message: "shop/web-00: more than one disruption budget covers it, which the API server does not support",
+			}
+			if diff := cmp.Diff(want, w.last()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+	t.Run("a refusal by admission is asked again and named", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(1)...)
+			w.answer = func(*corev1.Pod) error {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "web-00", errors.New("the namespace is being terminated"))
+			}
+			_ = w.drain(t, time.Minute, DrainSettings{})
+			if got := w.last(); got.Reason != ReasonEviction || !strings.Contains(got.Message, "being terminated") {
+				t.Errorf("%+v", got)
+			}
+			if n := len(w.asked); n < 5 || n > 12 {
+				t.Errorf("asked %d times in a minute", n)
+			}
+		})
+	})
+}
+
+func TestRunEnds(t *testing.T) {
+	t.Run("an ending pod is not evicted a second time, and named once its grace period is well over", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(1)...)
+			w.end = func(_ *world, p *corev1.Pod) { ending(p) }
+			_ = w.drain(t, 2*time.Minute, DrainSettings{})
+			want := []DrainView{
+				{Running: true},
+				{Running: true, Remaining: 1, Message: "waiting for shop/web-00"},
+				{Running: true, Evicted: 1, Remaining: 1, Message: "waiting for shop/web-00"},
+				{Running: true, Evicted: 1, Remaining: 1, Reason: ReasonTerminating, Message: "shop/web-00: has not ended within its grace period"},
+			}
+			if len(w.views) == 3 {
+				want = want[1:]
+			}
+			if diff := cmp.Diff(want, w.views); diff != "" {
+				t.Error(diff)
+			}
+			if len(w.asked) != 1 {
+				t.Errorf("asked %v", w.asked)
+			}
+		})
+	})
+	t.Run("an accepted eviction that shows no effect is asked again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(1)...)
+			w.end = func(w *world, p *corev1.Pod) {
+				if len(w.asked) == 2 {
+					delete(w.pods, p.Name)
+				}
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s web-00", "10s web-00"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+			if w.last().Evicted != 1 {
+				t.Errorf("counted %d pods", w.last().Evicted)
+			}
+		})
+	})
+	t.Run("a pod said to be gone that the watch still shows is asked again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(1)...)
+			w.answer = func(p *corev1.Pod) error {
+				if len(w.asked) == 1 {
+					return apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, p.Name)
+				}
+				return nil
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s web-00", "2s web-00"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+	t.Run("a pod re-created under the same name is another pod", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(pod("db-0", ownedBy("StatefulSet", "db")))
+			w.end = func(w *world, p *corev1.Pod) {
+				if len(w.asked) == 1 {
+					p.UID = "second"
+				} else {
+					delete(w.pods, p.Name)
+				}
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.last(); got.Evicted != 2 || len(w.asked) != 2 {
+				t.Errorf("%+v, asked %v", got, w.asked)
+			}
+		})
+	})
+	t.Run("a controller that puts its pod back on this node is not fought in a tight loop", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(1)...)
+			w.end = func(w *world, p *corev1.Pod) { p.UID = types.UID(fmt.Sprint("uid-", len(w.asked))) }
+			_ = w.drain(t, 10*time.Minute, DrainSettings{})
+			if n := len(w.asked); n > 50 {
+				t.Errorf("asked %d times in 10 minutes", n)
+			}
+			if got := w.last(); got.Reason != ReasonEviction || got.Message != "shop/web-00: its controller puts it back on this node" {
+				t.Errorf("%+v", got)
+			}
+		})
+	})
+	t.Run("a pod that appears while draining is evicted too", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(1)...)
+			w.end = func(w *world, p *corev1.Pod) {
+				delete(w.pods, p.Name)
+				if len(w.asked) == 1 {
+					w.pods["late"] = pod("late", ownedBy("ReplicaSet", "late"))
+				}
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s web-00", "0s late"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+	t.Run("an empty watch is believed only when the API server confirms it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			calls := 0
+			w.confirm = func() (bool, error) {
+				calls++
+				switch calls {
+				case 1:
+					return false, errors.New("no answer")
+				case 2:
+					time.AfterFunc(100*time.Millisecond, func() { w.change(func() { w.pods["late"] = pod("late", ownedBy("ReplicaSet", "late")) }) })
+					return false, nil
+				}
+				return true, nil
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if len(w.asked) != 1 || calls != 3 {
+				t.Errorf("asked %v, confirmed %d times", w.asked, calls)
+			}
+		})
+	})
+	t.Run("nothing ends before the watch has shown anything", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			<-w.snapshots
+			if err := w.drain(t, time.Minute, DrainSettings{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		})
+	})
+	t.Run("a cancelled drain returns at once, with an eviction under way", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(3)...)
+			w.unusual = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+			if err := w.drain(t, time.Second, DrainSettings{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(w.begun); took != time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	})
+}
