@@ -1,0 +1,137 @@
+package config
+
+import (
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"kubebaton.io/baton/window"
+)
+
+// What a file must call itself.
+const (
+	APIVersion = "kubebaton.io/v1alpha1"
+	Kind       = "RebootConfiguration"
+)
+
+// Values of drain.unmanagedPods.
+const (
+	Block       = "block"
+	Wait        = "wait"
+	RideThrough = "ride-through"
+	Delete      = "delete"
+)
+
+// Config is the whole file. Bounds, defaults and meaning of each field are said once, in
+// schema and Default, from which docs/configuration.md is generated.
+type Config struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+
+	Sentinels    Sentinels `json:"sentinels"`
+	GateInterval Duration  `json:"gateInterval"` // how often a waiting node asks its gates again, jittered
+
+	Windows   []Window   `json:"windows,omitempty"`   // none: always open
+	Blackouts []Blackout `json:"blackouts,omitempty"` // win over windows
+
+	MaxUnavailable Amount   `json:"maxUnavailable"` // default of groups[].maxUnavailable
+	MaxFailed      int      `json:"maxFailed"`      // default of groups[].maxFailed
+	RebootTimeout  Duration `json:"rebootTimeout"`  // default of groups[].rebootTimeout
+	Groups         []Group  `json:"groups"`         // never empty; the first that matches a node has it
+
+	Drain             Drain    `json:"drain"`
+	Verify            Verify   `json:"verify"`
+	Backoff           Backoff  `json:"backoff"`
+	DeletedGrace      Duration `json:"deletedGrace"`      // how long a holder's Node must be seen gone
+	NominationTimeout Duration `json:"nominationTimeout"` // how long a nomination stays good
+	MaxReboots24h     int      `json:"maxReboots24h"`     // proven reboots a node in 24 hours
+}
+
+// Sentinels says where to look for a host's wish to be rebooted.
+type Sentinels struct {
+	Files           []string `json:"files"`           // absolute paths on the host
+	RecheckInterval Duration `json:"recheckInterval"` // re-read beside inotify
+}
+
+// Window is a recurring time in which nodes may be taken down; see package window.
+type Window struct {
+	Cron     string   `json:"cron"`
+	Duration Duration `json:"duration"` // elapsed time from each start
+	TimeZone string   `json:"timeZone"` // IANA name
+}
+
+// Blackout is a range of dates on which no node is taken down.
+type Blackout struct {
+	From     string `json:"from"` // 2026-12-20, included
+	To       string `json:"to"`   // included
+	TimeZone string `json:"timeZone"`
+	Reason   string `json:"reason,omitempty"` // for people
+}
+
+// Group is a set of nodes that share slots. Its name is part of the names of its Leases.
+type Group struct {
+	Name           string               `json:"name"`
+	NodeSelector   metav1.LabelSelector `json:"nodeSelector"` // empty: every node
+	MaxUnavailable Amount               `json:"maxUnavailable"`
+	MaxFailed      int                  `json:"maxFailed"`
+	RebootTimeout  Duration             `json:"rebootTimeout"`
+}
+
+// Drain says how a node is emptied.
+type Drain struct {
+	Timeout       Duration `json:"timeout"`       // then Backoff
+	UnmanagedPods string   `json:"unmanagedPods"` // Block, Wait, RideThrough or Delete
+}
+
+// Verify says when a rebooted node is back.
+type Verify struct {
+	Timeout Duration `json:"timeout"` // from the changed boot ID to all well, soak included; then Failed
+	Soak    Duration `json:"soak"`    // how long all must stay well; 0: not at all
+}
+
+// Backoff is the delay after a failed attempt; it doubles from Initial to Max.
+type Backoff struct {
+	Initial Duration `json:"initial"`
+	Max     Duration `json:"max"`
+}
+
+// Limit is the number of the group's nodes that may be unavailable, of so many: per cents
+// are rounded down, and it is at least 1.
+func (g Group) Limit(nodes int) int { return g.MaxUnavailable.of(nodes) }
+
+// Selector is the group's nodeSelector, ready to match. It is good for a Config that came
+// from Parse or Default; elsewhere a broken one selects nothing.
+func (g Group) Selector() labels.Selector {
+	selector, err := metav1.LabelSelectorAsSelector(&g.NodeSelector)
+	if err != nil {
+		return labels.Nothing()
+	}
+	return selector
+}
+
+// GroupOf is the first group whose selector matches a node's labels. False: the node is in
+// none and is never taken down.
+func (c *Config) GroupOf(nodeLabels map[string]string) (Group, bool) {
+	i := slices.IndexFunc(c.Groups, func(g Group) bool { return g.Selector().Matches(labels.Set(nodeLabels)) })
+	if i < 0 {
+		return Group{}, false
+	}
+	return c.Groups[i], true
+}
+
+// Schedule is what the windows and blackouts come to. There is no error for a Config that
+// came from Parse or Default.
+func (c *Config) Schedule() (*window.Schedule, error) {
+	var w window.Config
+	for _, from := range c.Windows {
+		w.Windows = append(w.Windows, window.Window{
+			Cron: from.Cron, Duration: time.Duration(from.Duration), TimeZone: from.TimeZone,
+		})
+	}
+	for _, from := range c.Blackouts {
+		w.Blackouts = append(w.Blackouts, window.Blackout(from))
+	}
+	return window.New(w)
+}

@@ -1,0 +1,79 @@
+package config
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	defaultGroup    = "workers"
+	defaultTimeZone = "UTC"
+)
+
+// Default is the configuration of a file that says nothing. It is the one place where
+// defaults stand.
+func Default() *Config {
+	c := &Config{
+		APIVersion:        APIVersion,
+		Kind:              Kind,
+		Sentinels:         Sentinels{RecheckInterval: Duration(10 * time.Minute)}, // Files: see fill
+		GateInterval:      Duration(5 * time.Minute),
+		MaxUnavailable:    Amount{Value: 1},
+		MaxFailed:         0,
+		RebootTimeout:     Duration(30 * time.Minute),
+		Drain:             Drain{Timeout: Duration(15 * time.Minute), UnmanagedPods: Block},
+		Verify:            Verify{Timeout: Duration(15 * time.Minute), Soak: 0},
+		Backoff:           Backoff{Initial: Duration(time.Minute), Max: Duration(time.Hour)},
+		DeletedGrace:      Duration(30 * time.Second),
+		NominationTimeout: Duration(30 * time.Second),
+		MaxReboots24h:     2,
+	}
+	c.fill()
+	return c
+}
+
+// fill gives the lists their defaults: what hangs on other fields or stands in elements.
+func (c *Config) fill() {
+	if c.Sentinels.Files == nil {
+		c.Sentinels.Files = []string{"/run/reboot-required", "/run/reboot-needed"}
+	}
+	if len(c.Groups) == 0 {
+		c.Groups = []Group{{Name: defaultGroup, MaxFailed: c.MaxFailed}}
+	}
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		if g.MaxUnavailable == (Amount{}) {
+			g.MaxUnavailable = c.MaxUnavailable
+		}
+		if g.RebootTimeout == 0 {
+			g.RebootTimeout = c.RebootTimeout
+		}
+		tidy(&g.NodeSelector)
+	}
+	for i := range c.Windows {
+		if c.Windows[i].TimeZone == "" {
+			c.Windows[i].TimeZone = defaultTimeZone
+		}
+	}
+	for i := range c.Blackouts {
+		if c.Blackouts[i].TimeZone == "" {
+			c.Blackouts[i].TimeZone = defaultTimeZone
+		}
+	}
+}
+
+// tidy writes one and the same selector in one way: what is empty is not there.
+func tidy(s *metav1.LabelSelector) {
+	if len(s.MatchLabels) == 0 {
+		s.MatchLabels = nil
+	}
+	if len(s.MatchExpressions) == 0 {
+		s.MatchExpressions = nil
+	}
+	for i := range s.MatchExpressions {
+		if len(s.MatchExpressions[i].Values) == 0 {
+			s.MatchExpressions[i].Values = nil
+		}
+	}
+}

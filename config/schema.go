@@ -1,0 +1,213 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"kubebaton.io/baton/window"
+)
+
+// Field is the documentation of one field of the file.
+type Field struct {
+	Path    string // as in groups[].maxFailed
+	Type    string // for people: duration, integer, ...
+	Default string // as it would be written; "" none, see Required
+	Bounds  string // for people; "" none
+	About   string // what it does
+	// Required fields have no default and must be given wherever their parent is.
+	Required bool
+
+	kind      kind
+	low, high int64 // bounds: nanoseconds, numbers, elements or bytes, by kind
+	values    []string
+}
+
+type kind int
+
+const (
+	object kind = iota
+	list
+	duration
+	integer
+	text
+	choice
+	amount
+	stringMap
+)
+
+// Document describes every field, in the file's order.
+func Document() []Field {
+	fields := schema()
+	defaults := defaultTree()
+	for i := range fields {
+		f := &fields[i]
+		f.Type = f.kind.describe()
+		if f.Bounds == "" {
+			f.Bounds = f.bounds()
+		}
+		if f.Default == "" && !f.Required && f.kind != object {
+			f.Default = lookUp(defaults, f.Path)
+		}
+	}
+	return fields
+}
+
+// schema is what the file may hold. Defaults stand here only where Default cannot show
+// them: inside lists.
+func schema() []Field {
+	fields := []Field{
+		{Path: "", kind: object},
+		{Path: "apiVersion", kind: choice, values: []string{APIVersion}, Required: true, About: "The file's version."},
+		{Path: "kind", kind: choice, values: []string{Kind}, Required: true, About: "What the file is."},
+		{Path: "sentinels", kind: object, About: "What says that a host wants a reboot."},
+		{Path: "sentinels.files", kind: list, low: 1, high: 32, About: "A file that exists asks for a reboot. Absolute paths on the host; the agent's DaemonSet must mount their directories."},
+		{Path: "sentinels.files[]", kind: text, low: 1, high: 4096},
+		span("sentinels.recheckInterval", 10*time.Second, 24*time.Hour, "How often the files are looked at even if inotify reported nothing."),
+		span("gateInterval", 10*time.Second, time.Hour, "How often a waiting node asks again whether it may go (jittered). Every gate is asked once more right before the reboot."),
+		{Path: "windows", kind: list, high: 100, Default: "none: always open", About: "When nodes may be taken down. Open when any of them is."},
+		{Path: "windows[]", kind: object},
+		{Path: "windows[].cron", kind: text, low: 1, high: 256, Required: true, About: "The window's starts: minute, hour, day of month, month, day of week (Sunday is 0), or @hourly, @daily, @weekly, @monthly, @yearly. Quote it."},
+		required(span("windows[].duration", window.MinDuration, window.MaxDuration, "How long it is open from each start, in elapsed time.")),
+		{Path: "windows[].timeZone", kind: text, low: 1, high: 64, Default: defaultTimeZone, About: "IANA time zone of cron, such as Europe/Berlin."},
+		{Path: "blackouts", kind: list, high: 100, Default: "none", About: "Dates on which no node is taken down, whatever the windows say."},
+		{Path: "blackouts[]", kind: object},
+		{Path: "blackouts[].from", kind: text, low: 1, high: 64, Bounds: "a date", Required: true, About: "First date, such as 2026-12-20."},
+		{Path: "blackouts[].to", kind: text, low: 1, high: 64, Bounds: "a date", Required: true, About: "Last date, included."},
+		{Path: "blackouts[].timeZone", kind: text, low: 1, high: 64, Default: defaultTimeZone, About: "IANA time zone of the dates."},
+		{Path: "blackouts[].reason", kind: text, high: 256, Default: "none", About: "Shown to people where a node waits for it."},
+		{Path: "maxUnavailable", kind: amount, About: "How many nodes of a group may be unavailable at once, for whatever reason: a number, or per cent of the group's nodes, rounded down, at least 1. The default of groups."},
+		{Path: "maxFailed", kind: integer, high: maxAmount, About: "How many nodes of a group may have failed before the group halts. The default of groups."},
+		span("rebootTimeout", time.Minute, 24*time.Hour, "How long a node may stay away after its reboot was asked for before it counts as failed. The default of groups."),
+	}
+	fields = append(fields, groupFields()...)
+	return append(fields,
+		Field{Path: "drain", kind: object, About: "How a node is emptied."},
+		span("drain.timeout", time.Second, 24*time.Hour, "How long a drain may take. Then the node is uncordoned, its slot freed, and it tries again after backoff."),
+		Field{Path: "drain.unmanagedPods", kind: choice, values: []string{Block, Wait, RideThrough, Delete}, About: "What becomes of pods without a controller, which an eviction ends for ever. block: the node does not ask for a slot while it has one; wait: the drain waits for it to end; ride-through: it stays and its containers start again after the reboot; delete: it is evicted like any other."},
+		Field{Path: "verify", kind: object, About: "When a rebooted node counts as back."},
+		span("verify.timeout", time.Second, 24*time.Hour, "How long a rebooted node may take until all is well again, soak included. Then it counts as failed: it keeps its slot and its cordon, and the group may halt."),
+		span("verify.soak", 0, 24*time.Hour, "How long all must stay well before the node is uncordoned. Shorter than verify.timeout."),
+		Field{Path: "backoff", kind: object, About: "How long a node waits after an attempt that did not end in a reboot. Doubles from initial to max."},
+		span("backoff.initial", time.Second, 24*time.Hour, "The first wait."),
+		span("backoff.max", time.Second, 24*time.Hour, "The longest wait. Not less than backoff.initial."),
+		span("deletedGrace", time.Second, time.Hour, "How long the Node of a slot's holder must be seen to be gone before its slot is freed."),
+		span("nominationTimeout", 5*time.Second, 10*time.Minute, "How long a node may take to use a slot it was nominated for before another may have it."),
+		Field{Path: "maxReboots24h", kind: integer, low: 1, high: 100, About: "How many times a node may be rebooted in 24 hours; what is more waits. Stops reboot loops."},
+	)
+}
+
+func groupFields() []Field {
+	return []Field{
+		{Path: "groups", kind: list, high: 50, Default: "one, `workers`, of every node", About: "Nodes that share slots and settings. The first whose nodeSelector matches a node has it; a node in none is never taken down."},
+		{Path: "groups[]", kind: object},
+		{Path: "groups[].name", kind: text, low: 1, high: maxGroupName, Required: true, About: "A DNS label, unique; part of the names of the group's Leases."},
+		{Path: "groups[].nodeSelector", kind: object, Default: "every node", About: "A label selector, as in a Deployment."},
+		{Path: "groups[].nodeSelector.matchLabels", kind: stringMap, Default: "none", About: "Labels a node must have."},
+		{Path: "groups[].nodeSelector.matchExpressions", kind: list, high: 20, Default: "none", About: "Conditions a node's labels must meet, all of them."},
+		{Path: "groups[].nodeSelector.matchExpressions[]", kind: object},
+		{Path: "groups[].nodeSelector.matchExpressions[].key", kind: text, low: 1, high: 317, Required: true, About: "The label."},
+		{Path: "groups[].nodeSelector.matchExpressions[].operator", kind: choice, values: []string{"In", "NotIn", "Exists", "DoesNotExist"}, Required: true, About: "What is asked of it."},
+		{Path: "groups[].nodeSelector.matchExpressions[].values", kind: list, high: 1000, Default: "none", About: "For In and NotIn: its values."},
+		{Path: "groups[].nodeSelector.matchExpressions[].values[]", kind: text, high: 63},
+		{Path: "groups[].maxUnavailable", kind: amount, Default: "the top level's", About: "See maxUnavailable."},
+		{Path: "groups[].maxFailed", kind: integer, high: maxAmount, Default: "the top level's", About: "See maxFailed."},
+		withDefault(span("groups[].rebootTimeout", time.Minute, 24*time.Hour, "See rebootTimeout."), "the top level's"),
+	}
+}
+
+// span is a duration field with its bounds, both included.
+func span(path string, low, high time.Duration, about string) Field {
+	return Field{Path: path, kind: duration, low: int64(low), high: int64(high), About: about}
+}
+
+func required(f Field) Field {
+	f.Required = true
+	return f
+}
+
+func withDefault(f Field, value string) Field {
+	f.Default = value
+	return f
+}
+
+func (k kind) describe() string {
+	switch k {
+	case object:
+		return "object"
+	case list:
+		return "list"
+	case duration:
+		return "duration"
+	case integer:
+		return "integer"
+	case text, choice:
+		return "string"
+	case amount:
+		return "integer or per cent"
+	case stringMap:
+		return "map of strings"
+	}
+	return ""
+}
+
+// bounds says in words what the values of a field are held to.
+func (f *Field) bounds() string {
+	switch f.kind {
+	case duration:
+		return fmt.Sprintf("%v to %v", Duration(f.low), Duration(f.high))
+	case integer:
+		return fmt.Sprintf("%d to %d", f.low, f.high)
+	case amount:
+		return fmt.Sprintf("1 to %d, or 1%% to 100%%", maxAmount)
+	case choice:
+		return strings.Join(f.values, ", ")
+	case list:
+		if f.low > 0 {
+			return fmt.Sprintf("%d to %d elements", f.low, f.high)
+		}
+		return fmt.Sprintf("at most %d elements", f.high)
+	case text:
+		return fmt.Sprintf("at most %d characters", f.high)
+	case object, stringMap:
+	}
+	return ""
+}
+
+// defaultTree is Default as it would be written.
+func defaultTree() map[string]any {
+	var tree map[string]any
+	data, err := json.Marshal(Default())
+	if err == nil {
+		err = json.Unmarshal(data, &tree)
+	}
+	if err != nil {
+		return nil // a test sees the defaults missing
+	}
+	return tree
+}
+
+// lookUp is the scalar or the list of scalars at a path without lists.
+func lookUp(tree map[string]any, path string) string {
+	var value any = tree
+	for name := range strings.SplitSeq(path, ".") {
+		inner, ok := value.(map[string]any)
+		if !ok {
+			return ""
+		}
+		value = inner[name]
+	}
+	switch v := value.(type) {
+	case nil:
+		return ""
+	case []any:
+		parts := make([]string, len(v))
+		for i := range v {
+			parts[i] = fmt.Sprint(v[i])
+		}
+		return strings.Join(parts, ", ")
+	default:
+		return fmt.Sprint(v)
+	}
+}

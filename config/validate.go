@@ -1,0 +1,109 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"kubebaton.io/baton/window"
+)
+
+// maxGroupName leaves room for what Lease names and labels put around a group's name.
+const maxGroupName = 40
+
+// validate looks at what a field alone cannot tell. It says nothing of fields that were
+// found faulty before.
+func (k *checker) validate(c *Config) {
+	k.validateFiles(c.Sentinels.Files)
+	k.validateSchedule(c)
+	k.validateGroups(c.Groups)
+	if c.Backoff.Max < c.Backoff.Initial && !k.faulty("backoff.initial") {
+		k.add("backoff.max", c.Backoff.Max.String(), "must not be less than backoff.initial, "+c.Backoff.Initial.String())
+	}
+	if c.Verify.Soak >= c.Verify.Timeout && !k.faulty("verify.timeout") {
+		k.add("verify.soak", c.Verify.Soak.String(), "must be less than verify.timeout, "+c.Verify.Timeout.String())
+	}
+}
+
+func (k *checker) add(path, value, fix string) {
+	if !k.faulty(path) {
+		k.fault(path, show(value), fix)
+	}
+}
+
+// addWhole is add for what has no value to show.
+func (k *checker) addWhole(path, fix string) {
+	if !k.faulty(path) {
+		k.fault(path, "", fix)
+	}
+}
+
+func (k *checker) validateFiles(files []string) {
+	seen := map[string]int{}
+	for i, f := range files {
+		at := fmt.Sprintf("sentinels.files[%d]", i)
+		switch first, again := seen[f]; {
+		case !path.IsAbs(f) || f == "/" || strings.ContainsRune(f, 0):
+			k.add(at, f, "must be an absolute path of a file on the host, such as /run/reboot-required")
+		case path.Clean(f) != f:
+			k.add(at, f, "must be written as "+path.Clean(f))
+		case again:
+			k.add(at, f, fmt.Sprintf("must not be named twice: it is sentinels.files[%d] too", first))
+		default:
+			seen[f] = i
+		}
+	}
+}
+
+// validateSchedule passes on what package window finds.
+func (k *checker) validateSchedule(c *Config) {
+	_, err := c.Schedule()
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return
+	}
+	for _, err := range joined.Unwrap() {
+		var f *window.Fault
+		if errors.As(err, &f) {
+			k.add(f.Path, f.Value, f.Fix)
+		}
+	}
+}
+
+func (k *checker) validateGroups(groups []Group) {
+	seen := map[string]int{}
+	every := -1 // the first group that selects every node
+	for i, g := range groups {
+		at := fmt.Sprintf("groups[%d]", i)
+		if len(validation.IsDNS1123Label(g.Name)) > 0 {
+			k.add(at+".name", g.Name, "must be a DNS label: lower-case letters, digits and -, a letter or digit at both ends")
+		} else if first, again := seen[g.Name]; again {
+			k.add(at+".name", g.Name, fmt.Sprintf("must be unique: groups[%d] has it too", first))
+		} else {
+			seen[g.Name] = i
+		}
+		selector, err := metav1.LabelSelectorAsSelector(&g.NodeSelector)
+		switch {
+		case err != nil:
+			k.addWhole(at+".nodeSelector", "must be a valid label selector: "+err.Error())
+		case every >= 0:
+			k.addWhole(at, fmt.Sprintf("would never get a node: groups[%d] selects every node and comes first", every))
+		case selector.Empty() && !k.faultyWithin(at+".nodeSelector"):
+			every = i
+		}
+	}
+}
+
+// faultyWithin reports whether something was said of path or of what it holds.
+func (k *checker) faultyWithin(path string) bool {
+	for _, f := range k.faults {
+		if strings.HasPrefix(f.Path, path) {
+			return true
+		}
+	}
+	return k.faulty(path)
+}
