@@ -116,7 +116,7 @@ func (c *Client) Watch(ctx context.Context, f func(v View, exists bool)) error {
 // show a node what happened to another that had its name. Events on objects without a namespace live in `default`.
 func (c *Client) Event(ctx context.Context, v View, kind, reason, message string) error {
 	e := &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{GenerateName: v.Name + ".", Namespace: metav1.NamespaceDefault},
+		ObjectMeta:          metav1.ObjectMeta{GenerateName: v.Name + "-", Namespace: metav1.NamespaceDefault},
 		EventTime:           metav1.NowMicro(),
 		ReportingController: controllerName,
 		ReportingInstance:   cut(c.name, maxInstance),
