@@ -1,0 +1,289 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+
+	"kubebaton.io/baton/kube"
+)
+
+// rememberedLeases bounds the memory of read Leases. It only saves requests, so it is emptied when it is full.
+const rememberedLeases = 1024
+
+// Config makes a Slots.
+type Config struct {
+	Clientset  kubernetes.Interface
+	Namespace  string // of the slot Leases
+	Node       string // own node's name: the identity of a holder
+	Registerer prometheus.Registerer
+	Log        *slog.Logger     // of watches only, every other error is returned; nil discards
+	Now        func() time.Time // nil is time.Now
+}
+
+// Slots is one node's, or the marshal's, door to the slot Leases of a namespace. Its methods may be called at the same
+// time.
+type Slots struct {
+	leases  coordinationclient.LeaseInterface
+	node    string
+	now     func() time.Time
+	log     *slog.Logger
+	metrics *metrics
+
+	mu   sync.Mutex
+	seen map[string]*coordinationv1.Lease // by name, as last read; never changed in place
+}
+
+// New checks everything at once. Registerer may be nil; several Slots may share one.
+func New(c Config) (*Slots, error) {
+	var faults []error
+	if c.Clientset == nil {
+		faults = append(faults, errors.New("no clientset"))
+	}
+	if c.Namespace == "" {
+		faults = append(faults, errors.New("no namespace"))
+	}
+	if c.Node == "" {
+		faults = append(faults, errors.New("no node name"))
+	}
+	m, err := newMetrics(c.Registerer)
+	if err != nil {
+		faults = append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("configuring the slots: %w", err)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Slots{
+		leases: c.Clientset.CoordinationV1().Leases(c.Namespace), node: c.Node, now: c.Now, log: c.Log, metrics: m,
+		seen: map[string]*coordinationv1.Lease{},
+	}, nil
+}
+
+// Get reads one slot by quorum.
+func (s *Slots) Get(ctx context.Context, name string) (sl Slot, err error) {
+	defer func() { s.metrics.count("get", err) }()
+	l, err := s.get(ctx, name)
+	if err != nil {
+		return Slot{}, err
+	}
+	return slotOf(l), nil
+}
+
+func (s *Slots) get(ctx context.Context, name string) (*coordinationv1.Lease, error) {
+	if !isSlot(name) {
+		return nil, fmt.Errorf("getting slot %q: a slot's name begins with %q", name, slotPrefix)
+	}
+	l, err := s.leases.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("getting slot %q: %w", name, err)
+	}
+	s.remember(l)
+	return l, nil
+}
+
+// Named reads, by quorum, every slot whose nominee is uid and every slot that this node's name holds, also under another
+// UID than uid. They are sorted by name.
+func (s *Slots) Named(ctx context.Context, uid string) (slots []Slot, err error) {
+	defer func() { s.metrics.count("named", err) }()
+	if uid == "" {
+		return nil, errors.New("listing the slots that name this node: its UID is empty")
+	}
+	found := map[string]Slot{}
+	// The second list is the newer one: where both show a slot, it is right.
+	for _, by := range []labels.Set{{LabelNominee: uid}, {LabelHolderNode: nodeHash(s.node)}} {
+		list, err := s.leases.List(ctx, metav1.ListOptions{LabelSelector: by.AsSelector().String()})
+		if err != nil {
+			return nil, fmt.Errorf("listing the slots with %s: %w", by, err)
+		}
+		for i := range list.Items {
+			l := &list.Items[i]
+			if sl := slotOf(l); isSlot(l.Name) && (sl.Nominee == uid || sl.Holder == s.node) {
+				s.remember(l)
+				found[l.Name] = sl
+			}
+		}
+	}
+	slots = sorted(maps.Values(found))
+	s.metrics.heartbeats(s.node, slots)
+	return slots, nil
+}
+
+// Take makes this node the holder of sl: an empty slot, not being deleted, that was nominated for this very bid and whose
+// nomination is not over. The write is on the version of sl and on no other.
+//
+// A node holds one slot at most. Take therefore reads the slots that name this node once more: it refuses when one is
+// held, and declines every other nomination before it writes. That also ends an earlier Take of another slot whose
+// outcome is unknown: it was decided on a version that this read still shows, and that the decline replaces, or on one
+// that is gone already.
+func (s *Slots) Take(ctx context.Context, sl Slot, uid string, c Claim) (out Slot, err error) {
+	defer func() { s.metrics.count("take", err) }()
+	v := take(s.node, uid, c, s.now())
+	if err := v(&state{Slot: sl}); err != nil {
+		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
+	}
+	named, err := s.Named(ctx, uid)
+	if err != nil {
+		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
+	}
+	for _, other := range named {
+		switch {
+		case other.Name == sl.Name:
+		case other.Holder == s.node:
+			return Slot{}, fmt.Errorf("taking slot %q: %w: this node holds %q", sl.Name, ErrHeld, other.Name)
+		case other.Holder == "":
+			if _, err := s.Decline(ctx, other); err != nil && !apierrors.IsNotFound(err) {
+				return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
+			}
+		}
+	}
+	if out, err = s.update(ctx, sl, v); err != nil {
+		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
+	}
+	s.metrics.beat(out)
+	return out, nil
+}
+
+// Renew writes the heartbeat and the claim on a slot that this node holds. After it, no earlier write of anybody can take
+// hold any more.
+func (s *Slots) Renew(ctx context.Context, sl Slot, c Claim) (out Slot, err error) {
+	defer func() { s.metrics.count("renew", err) }()
+	if out, err = s.update(ctx, sl, renew(s.node, c, s.now())); err != nil {
+		return Slot{}, fmt.Errorf("renewing slot %q: %w", sl.Name, err)
+	}
+	s.metrics.beat(out)
+	return out, nil
+}
+
+// Free empties a slot that this node holds, under whatever UID: holder, claim, nomination and release go with the
+// finalizer, the marshal's hold stays. A Lease that is being deleted then vanishes.
+func (s *Slots) Free(ctx context.Context, sl Slot) (out Slot, err error) {
+	defer func() { s.metrics.count("free", err) }()
+	if out, err = s.update(ctx, sl, free(s.node)); err != nil {
+		return Slot{}, fmt.Errorf("freeing slot %q: %w", sl.Name, err)
+	}
+	s.metrics.rest(out.Name)
+	return out, nil
+}
+
+// Decline gives back a nomination of this node. Whose it is, the caller has checked.
+func (s *Slots) Decline(ctx context.Context, sl Slot) (out Slot, err error) {
+	defer func() { s.metrics.count("decline", err) }()
+	if out, err = s.update(ctx, sl, withdraw()); err != nil {
+		return Slot{}, fmt.Errorf("declining slot %q: %w", sl.Name, err)
+	}
+	return out, nil
+}
+
+// Watch calls apply with the slots whose nominee is uid, held ones among them, at the start and whenever one of them
+// changes; heir says that the Lease `marshal` carries the same UID: this node is to stand for election now. A slot held
+// under another UID is not shown, see Named. Watch ends with ctx and returns its error.
+func (s *Slots) Watch(ctx context.Context, uid string, apply func(slots []Slot, heir bool)) error {
+	if uid == "" {
+		return errors.New("watching the slots of this node: its UID is empty")
+	}
+	sel := kube.Selection{Labels: labels.Set{LabelNominee: uid}.AsSelector().String()}
+	err := kube.Watch(ctx, s.leases.List, s.leases.Watch, sel, &coordinationv1.Lease{},
+		func(items map[string]*coordinationv1.Lease) {
+			heir := false
+			slots := make([]Slot, 0, len(items))
+			for _, l := range items {
+				switch {
+				case l.Name == MarshalLease:
+					heir = true
+				case isSlot(l.Name):
+					s.remember(l)
+					slots = append(slots, slotOf(l))
+				}
+			}
+			apply(sorted(slices.Values(slots)), heir)
+		},
+		func(err error) {
+			s.metrics.count("watch", err)
+			s.log.Warn("watching slots", "err", err)
+		})
+	if err != nil {
+		return fmt.Errorf("watching the slots of this node: %w", err)
+	}
+	return nil
+}
+
+// update is the only way to change a slot: v decides on sl, and again on the Lease itself, and the write carries the
+// version and the UID of that Lease. A version that is not the current one is a Conflict, as the API server would say.
+func (s *Slots) update(ctx context.Context, sl Slot, v verb) (Slot, error) {
+	given := state{Slot: sl}
+	if err := v(&given); err != nil {
+		return Slot{}, err
+	}
+	if sl.ResourceVersion == "" { // the API server would read it as: any version
+		return Slot{}, errors.New("it has no resourceVersion")
+	}
+	l, err := s.at(ctx, sl)
+	if err != nil {
+		return Slot{}, err
+	}
+	from := read(l)
+	to := from
+	if err := v(&to); err != nil {
+		return Slot{}, err
+	}
+	l = l.DeepCopy()
+	from.write(to, l)
+	got, err := s.leases.Update(ctx, l, metav1.UpdateOptions{})
+	if err != nil {
+		return Slot{}, fmt.Errorf("updating the Lease: %w", err)
+	}
+	s.remember(got)
+	return slotOf(got), nil
+}
+
+// at returns the whole Lease at the version of sl: the one remembered, or else the current one if it is that.
+func (s *Slots) at(ctx context.Context, sl Slot) (*coordinationv1.Lease, error) {
+	s.mu.Lock()
+	l := s.seen[sl.Name]
+	s.mu.Unlock()
+	if l != nil && l.ResourceVersion == sl.ResourceVersion {
+		return l, nil
+	}
+	l, err := s.get(ctx, sl.Name)
+	if err != nil {
+		return nil, err
+	}
+	if l.ResourceVersion != sl.ResourceVersion {
+		return nil, apierrors.NewConflict(coordinationv1.Resource("leases"), sl.Name,
+			fmt.Errorf("decided on version %s, it is at %s", sl.ResourceVersion, l.ResourceVersion))
+	}
+	return l, nil
+}
+
+func (s *Slots) remember(l *coordinationv1.Lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.seen) >= rememberedLeases {
+		clear(s.seen)
+	}
+	s.seen[l.Name] = l
+}
+
+func sorted(slots func(func(Slot) bool)) []Slot {
+	return slices.SortedFunc(slots, func(a, b Slot) int { return strings.Compare(a.Name, b.Name) })
+}
