@@ -1,0 +1,69 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+ARCH ?= $(shell go env GOARCH)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+IMAGE ?= kubebaton.io/baton-agent:dev
+N ?= 3
+
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/baton/tools
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+LAB := go run -C lab .
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: image ## three real nodes reboot one after another, watched; OUT=file.json keeps the figures
+	$(LAB) demo $(if $(OUT),--out $(abspath $(OUT)))
+
+.PHONY: test
+test: ## every test but the real nodes': with the race detector, a real API server, a real bus; nothing may be skipped
+	@.ci/need gcc=gcc dbus-daemon=dbus
+	@KUBEBUILDER_ASSETS=$$($(LAB) build --tier api); export KUBEBUILDER_ASSETS; \
+	{ bad=0; go test -race -json ./... || bad=1; go test -C lab -json ./... || bad=1; exit $$bad; } | go run ./internal/tally
+
+.PHONY: e2e
+e2e: image ## scenarios on four real nodes (root); SHORT=1 for the happy path only
+	$(LAB) e2e $(if $(SHORT),--short)
+
+.PHONY: bench
+bench: image ## hand-over, detection, requests of an idle agent, memory, size of the binary (root)
+	$(LAB) bench
+
+.PHONY: lab-up lab-kubectl lab-exec lab-down
+lab-up: ## a cluster of N=3 real nodes (root)
+	$(LAB) up --nodes $(N)
+lab-kubectl: ## kubectl in the lab: ARGS="get nodes"
+	@$(LAB) kubectl -- $(ARGS)
+lab-exec: ## a command inside a node: NODE=n1 CMD="systemctl status"
+	@$(LAB) exec $(NODE) -- $(CMD)
+lab-down: ## everything off, nothing left
+	$(LAB) down
+
+.PHONY: build
+build: ## the agent for ARCH, static and reproducible, in dist/
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" \
+		-o dist/$(ARCH)/baton-agent ./cmd/baton-agent
+
+.PHONY: image
+image: build ## dist/image.tar, a docker-archive, without an engine; ARCH=arm64 for the other architecture
+	@$(LAB) image --arch $(ARCH) --name $(IMAGE) --binary $(CURDIR)/dist/$(ARCH)/baton-agent --out $(CURDIR)/dist/image.tar
+
+.PHONY: lint fmt vulncheck
+lint: $(GOLANGCI) ## golangci-lint over both modules
+	$(GOLANGCI) run ./...
+	cd lab && $(GOLANGCI) run --config ../.golangci.yml ./...
+fmt: $(GOLANGCI) ## gofumpt
+	$(GOLANGCI) fmt ./...
+	cd lab && $(GOLANGCI) fmt --config ../.golangci.yml ./...
+vulncheck: ## known vulnerabilities in what is called (asks vuln.go.dev)
+	go run $(GOVULNCHECK) ./...
+
+$(GOLANGCI):
+	GOBIN=$(TOOLS)/new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(TOOLS)/new/golangci-lint $@
