@@ -1,7 +1,7 @@
 // Package host is Baton's door to the machine under its node: the sentinel files that say a reboot is wanted, the boot ID
 // that proves one, and systemd, which is asked to do it. Every path in its configuration is a path of the host; the
-// package looks for it below Root, where the host's directories are mounted (read-only is enough), and follows no
-// symbolic link out of it. logind and systemd are reached over the host's system bus. No process is ever started.
+// package looks for it below Root, where the host's directories are mounted (read-only is enough), and reads no sentinel
+// through a symbolic link out of it. logind and systemd are reached over the host's system bus. No process is ever started.
 //
 // # Guarantees
 //
@@ -11,7 +11,7 @@
 //   - [Host.Watch] tells of a sentinel that is written, replaced or removed within 100 ms while inotify works, also when its
 //     directory is made later; without inotify, or when an event was lost, at the next re-read.
 //   - [Host.Shutdown] returns "" only after logind and systemd have both answered, and each said that no shutdown is coming.
-//     A question that failed is an error.
+//     On a host that has no logind, systemd's answer alone. A question that failed is an error.
 //   - [Host.Reboot] reads logind's answer. nil means accepted. [ErrInhibited], [ErrInProgress] and [ErrDenied] are systemd's
 //     refusals; [ErrUnknown] means that the request may have been heard and its answer is lost; with any other error no
 //     reboot was accepted.
