@@ -38,11 +38,11 @@ func cgroupRoots() ([]string, error) {
 	return roots, nil
 }
 
-// groups are the cluster's directories, one in each hierarchy: baton-lab/NAME.
+// groups are the cluster's directories, one in each hierarchy.
 func (c *Cluster) groups() ([]string, error) {
 	roots, err := cgroupRoots()
 	for i := range roots {
-		roots[i] = filepath.Join(roots[i], "baton-lab", filepath.Base(c.dir))
+		roots[i] = filepath.Join(roots[i], "baton-lab", c.id())
 	}
 	return roots, err
 }

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -149,6 +151,12 @@ func place(cache *build.Cache, name string) string {
 
 func (c *Cluster) path(elem ...string) string {
 	return filepath.Join(append([]string{c.dir}, elem...)...)
+}
+
+// id names the cluster on this machine: its name, and its directory in short, since two caches may know the same name.
+func (c *Cluster) id() string {
+	sum := sha256.Sum256([]byte(c.dir))
+	return filepath.Base(c.dir) + "-" + hex.EncodeToString(sum[:3])
 }
 
 func (c *Cluster) logs() string { return c.dir + ".logs" }

@@ -2,13 +2,10 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -26,14 +23,13 @@ const (
 	bridge     = "lab0"
 )
 
-func (c *Cluster) netns() string { return "baton-" + filepath.Base(c.dir) }
-
-func (c *Cluster) netnsPath() string { return "/run/netns/" + c.netns() }
+// netnsPath is where the network namespace is kept alive: a mount in the cluster's own directory.
+func (c *Cluster) netnsPath() string { return c.path("network") }
 
 // makeNetwork makes the network namespace, and in it a bridge for the nodes. The namespace routes between the pod networks.
 func (c *Cluster) makeNetwork(ctx context.Context) error {
-	if err := ip(ctx, "netns", "add", c.netns()); err != nil {
-		return err
+	if err := c.makeNamespace(); err != nil {
+		return fmt.Errorf("making the network of cluster %q: %w", c.Name, err)
 	}
 	for _, args := range []string{
 		"link set lo up",
@@ -41,30 +37,43 @@ func (c *Cluster) makeNetwork(ctx context.Context) error {
 		"addr add " + gateway + "/24 dev " + bridge,
 		"link set " + bridge + " up",
 	} {
-		if err := ip(ctx, append([]string{"-n", c.netns()}, strings.Fields(args)...)...); err != nil {
+		if err := c.ip(ctx, args); err != nil {
 			return err
 		}
 	}
+	// /proc/sys/net is that of the thread that opens it.
 	return c.inNetwork(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) })
+}
+
+func (c *Cluster) makeNamespace() error {
+	if err := os.WriteFile(c.netnsPath(), nil, 0o600); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlock: this thread ends
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		done <- unix.Mount("/proc/thread-self/ns/net", c.netnsPath(), "", unix.MS_BIND, "")
+	}()
+	return <-done
 }
 
 // routePods sends a node's pod network to the node.
 func (c *Cluster) routePods(ctx context.Context, n int) error {
-	return ip(ctx, "-n", c.netns(), "route", "replace", fmt.Sprintf("10.200.%d.0/24", firstNode+n), "via", nodeIP(n))
+	return c.ip(ctx, fmt.Sprintf("route replace 10.200.%d.0/24 via %s", firstNode+n, nodeIP(n)))
 }
 
-func (c *Cluster) removeNetwork(ctx context.Context) error {
-	if _, err := os.Stat(c.netnsPath()); errors.Is(err, fs.ErrNotExist) {
+// ip runs iproute2 inside the network.
+func (c *Cluster) ip(ctx context.Context, args string) error {
+	return c.inNetwork(func() error {
+		if out, err := exec.CommandContext(ctx, "ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", args, err, out)
+		}
 		return nil
-	}
-	return ip(ctx, "netns", "del", c.netns())
-}
-
-func ip(ctx context.Context, args ...string) error {
-	if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
-	}
-	return nil
+	})
 }
 
 func nodeIP(n int) string { return fmt.Sprintf("198.18.0.%d", firstNode+n) }

@@ -23,7 +23,7 @@ import (
 )
 
 // machine is the name of a node's machine on the host.
-func (c *Cluster) machine(node string) string { return "baton-" + filepath.Base(c.dir) + "-" + node }
+func (c *Cluster) machine(node string) string { return "baton-" + c.id() + "-" + node }
 
 // Nodes are the names of the nodes that exist, on or off, in the order they were added.
 func (c *Cluster) Nodes() ([]string, error) {
@@ -290,20 +290,40 @@ func (c *Cluster) Power(ctx context.Context, node string, p Power) error {
 		return nil
 	case p == On, p == Cycle && pid == 0:
 		return c.switchOn(node)
+	case p == Off:
+		return c.cut(ctx, node, pid, unix.SIGTERM)
 	case p == Cycle:
-		return unix.Kill(pid, unix.SIGUSR1)
-	case p != Off:
-		return fmt.Errorf("power %q: want on, off or cycle", p)
+		return c.cut(ctx, node, pid, unix.SIGUSR1)
 	}
-	if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+	return fmt.Errorf("power %q: want on, off or cycle", p)
+}
+
+// cut signals a power supply and waits until the power log shows that the machine is off.
+func (c *Cluster) cut(ctx context.Context, node string, supply int, signal unix.Signal) error {
+	before, err := c.cuts(node)
+	if err != nil {
 		return err
+	}
+	if err := unix.Kill(supply, signal); err != nil {
+		return fmt.Errorf("cutting the power of node %q: %w", node, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return until(ctx, "node "+node+" to be off", 5*time.Millisecond, func() (bool, error) {
-		pid, err := c.supply(node)
-		return pid == 0, err
+		now, err := c.cuts(node)
+		return now > before, err
 	})
+}
+
+func (c *Cluster) cuts(node string) (int, error) {
+	log, err := c.PowerLog()
+	n := 0
+	for _, e := range log {
+		if e.Node == node && !e.On {
+			n++
+		}
+	}
+	return n, err
 }
 
 // PowerEvent is one switching of a node's machine.
@@ -344,4 +364,3 @@ func machineID() (string, error) {
 	_, err := rand.Read(id)
 	return hex.EncodeToString(id) + "\n", err
 }
-

@@ -198,4 +198,3 @@ func (c *Cluster) connect() error {
 
 // Client of the administrator.
 func (c *Cluster) Client() kubernetes.Interface { return c.client }
-

@@ -110,7 +110,10 @@ func (c *Cluster) clean(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := errors.Join(build.UnmountBelow(c.dir), c.removeNetwork(ctx), c.removeControlGroups(ctx)); err != nil {
+	for _, dir := range []string{"locks", "propagate", "unix-export", "."} {
+		_ = unix.Rmdir(filepath.Join("/run/systemd/nspawn", dir)) // only when nobody else uses it
+	}
+	if err := errors.Join(build.UnmountBelow(c.dir), c.removeControlGroups(ctx)); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(c.dir), os.RemoveAll(c.logs()))

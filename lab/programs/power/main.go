@@ -4,7 +4,7 @@
 //	power --node n1 --log power.jsonl --cgroup DIR [--cgroup DIR…] -- systemd-nspawn …
 //
 // SIGUSR1 cuts the power and boots again; SIGTERM cuts the power and ends. A machine that powers itself off stays off.
-// The machine never outlives its power supply.
+// Nothing of a machine is left when the next one boots in its control groups.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -90,7 +91,7 @@ func (s *supply) run() error {
 
 func (s *supply) boot(sig <-chan os.Signal) (code int, again bool, err error) {
 	for _, dir := range s.cgroups {
-		if err := prepare(dir); err != nil {
+		if err := s.prepare(dir); err != nil {
 			return 0, false, err
 		}
 	}
@@ -111,6 +112,8 @@ func (s *supply) boot(sig <-chan os.Signal) (code int, again bool, err error) {
 		select {
 		case got := <-sig:
 			cycle = got == syscall.SIGUSR1
+			// Killing systemd-nspawn leaves its machine running; what is in the machine's groups is the machine.
+			s.cut()
 			if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 				return 0, false, err
 			}
@@ -141,7 +144,7 @@ func (s *supply) record(event string, exit *int) error {
 
 // prepare makes a control group, or empties it: as with real power nothing of the last boot is left. A version 1 cpuset
 // admits nobody until its CPUs and memory nodes are set.
-func prepare(dir string) error {
+func (s *supply) prepare(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -152,11 +155,31 @@ func prepare(dir string) error {
 	}
 	deadline := time.Now().Add(5 * time.Second)
 	for {
+		s.cut()
 		err := removeBelow(dir)
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
 		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// cut kills everything in the machine's control groups.
+func (s *supply) cut() {
+	for _, group := range s.cgroups {
+		// What ends while it is looked at is what is wanted: errors do not matter, the groups' removal shows what is left.
+		_ = filepath.WalkDir(group, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.Name() != "cgroup.procs" {
+				return nil
+			}
+			data, _ := os.ReadFile(path)
+			for _, field := range strings.Fields(string(data)) {
+				if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+			return nil
+		})
 	}
 }
 
