@@ -261,6 +261,10 @@ func (e *Elector) poke() {
 func (e *Elector) wanted() (standing, heir bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	select {
+	case <-e.wake: // what it stands for is seen here
+	default:
+	}
 	heir, e.heir = e.heir, false
 	return e.standing, heir
 }

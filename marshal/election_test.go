@@ -1,0 +1,317 @@
+package marshal
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	k8stesting "k8s.io/client-go/testing"
+)
+
+var discard = slog.New(slog.DiscardHandler)
+
+// polls is an API server that counts. The fake does not check resourceVersions, so no test here lets two agents write
+// at the same time.
+type polls struct {
+	*fake.Clientset
+	requests atomic.Int64
+}
+
+func newPolls() *polls {
+	p := &polls{Clientset: fake.NewClientset()}
+	p.PrependReactor("*", "*", func(k8stesting.Action) (bool, runtime.Object, error) {
+		p.requests.Add(1)
+		return false, nil, nil
+	})
+	return p
+}
+
+func (p *polls) elector(t *testing.T, name string, lead func(context.Context), heir func() string) *Elector {
+	t.Helper()
+	if lead == nil {
+		lead = func(ctx context.Context) { <-ctx.Done() }
+	}
+	e, err := NewElector(ElectionConfig{Leases: p.CoordinationV1().Leases("baton-system"), Identity: name, Lead: lead, Heir: heir, Log: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func (p *polls) lease(t *testing.T) *coordinationv1.Lease {
+	t.Helper()
+	l, err := p.Tracker().Get(coordinationv1.SchemeGroupVersion.WithResource("leases"), "baton-system", leaseName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.(*coordinationv1.Lease)
+}
+
+// holder puts a Lease there, held by somebody who renewed it some time ago.
+func (p *polls) holder(t *testing.T, name string, ago time.Duration) {
+	t.Helper()
+	lasts := int32(15)
+	renewed := metav1.NewMicroTime(time.Now().Add(-ago))
+	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: leaseName, Namespace: "baton-system"},
+		Spec: coordinationv1.LeaseSpec{HolderIdentity: &name, LeaseDurationSeconds: &lasts, RenewTime: &renewed}}
+	_ = p.Tracker().Delete(coordinationv1.SchemeGroupVersion.WithResource("leases"), "baton-system", leaseName)
+	if err := p.Tracker().Add(l); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// renewing keeps the Lease of a living holder fresh until the test ends.
+func (p *polls) renewing(ctx context.Context, t *testing.T, name string) {
+	for ctx.Err() == nil {
+		p.holder(t, name, 0)
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func start(t *testing.T, e *Elector) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = e.Run(ctx)
+	}()
+	return func() { cancel(); <-done }
+}
+
+func TestElector(t *testing.T) {
+	in := func(name string, f func(t *testing.T, p *polls)) {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { f(t, newPolls()) }) })
+	}
+	in("an agent that is not asked to stand sends nothing", func(t *testing.T, p *polls) {
+		defer start(t, p.elector(t, "a", nil, nil))()
+		time.Sleep(time.Hour)
+		if n := p.requests.Load(); n != 0 {
+			t.Errorf("%d requests in an hour", n)
+		}
+	})
+	in("the first that stands leads at once", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		e.Stand(true)
+		synctest.Wait()
+		if !e.Leading() {
+			t.Error("does not lead")
+		}
+	})
+	in("while another lives it looks once a minute", func(t *testing.T, p *polls) {
+		ctx, cancel := context.WithCancel(t.Context())
+		go p.renewing(ctx, t, "z")
+		synctest.Wait()
+		e := p.elector(t, "a", nil, nil)
+		stop := start(t, e)
+		e.Stand(true)
+		time.Sleep(time.Hour)
+		if n := p.requests.Load(); n < 45 || n > 80 {
+			t.Errorf("%d requests in an hour, want about 60", n)
+		}
+		if e.Leading() {
+			t.Error("two lead")
+		}
+		stop()
+		cancel()
+	})
+	in("the Lease of a silent holder is taken over within two minutes", func(t *testing.T, p *polls) {
+		p.holder(t, "z", 0)
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		e.Stand(true)
+		begin := time.Now()
+		for !e.Leading() && time.Since(begin) < 5*time.Minute {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if took := time.Since(begin); took < 15*time.Second || took > 2*time.Minute {
+			t.Errorf("took %v, want between the lease's 15 s and 2 min", took)
+		}
+	})
+	in("a silent holder whose clock is an hour ahead is taken over too", func(t *testing.T, p *polls) {
+		p.holder(t, "z", -time.Hour)
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		e.Stand(true)
+		time.Sleep(4 * time.Minute)
+		if !e.Leading() {
+			t.Error("does not lead after 4 minutes")
+		}
+	})
+	in("a candidate that sees the holder renew stops polling", func(t *testing.T, p *polls) {
+		p.holder(t, "z", time.Minute) // looks dead
+		e := p.elector(t, "a", nil, nil)
+		stop := start(t, e)
+		e.Stand(true)
+		synctest.Wait()
+		p.requests.Store(0)
+		ctx, cancel := context.WithCancel(t.Context())
+		go p.renewing(ctx, t, "z") // and is not
+		time.Sleep(29 * time.Second)
+		if n := p.requests.Load(); n > 1 {
+			t.Errorf("%d requests after it was seen alive, want 1", n)
+		}
+		stop()
+		cancel()
+	})
+	in("when 300 are told to stand at once, one leads and each sends a handful of requests", func(t *testing.T, p *polls) {
+		var leading atomic.Int64
+		lead := func(ctx context.Context) { leading.Add(1); <-ctx.Done() }
+		const n = 300
+		var stops []func()
+		for i := range n {
+			e := p.elector(t, fmt.Sprint("n", i), lead, nil)
+			stops = append(stops, start(t, e))
+			e.Stand(true)
+		}
+		time.Sleep(20 * time.Second)
+		if got := leading.Load(); got != 1 {
+			t.Errorf("%d lead", got)
+		}
+		if got := p.requests.Load(); got > 5*n {
+			t.Errorf("%d requests of %d agents in 20 s", got, n)
+		}
+		for _, s := range stops[1:] {
+			s()
+		}
+		stops[0]()
+	})
+	in("when Resign returns the Lease is released with the heir on it", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, func() string { t.Error("asked for an heir though one was named"); return "" })
+		defer start(t, e)()
+		e.Stand(true)
+		synctest.Wait()
+		if err := e.Resign(t.Context(), "uid-b"); err != nil {
+			t.Fatal(err)
+		}
+		if l := p.lease(t); *l.Spec.HolderIdentity != "" || l.Labels[nomineeKey] != "uid-b" {
+			t.Errorf("holder %q, heir %q", *l.Spec.HolderIdentity, l.Labels[nomineeKey])
+		}
+		if e.Leading() {
+			t.Error("still leads")
+		}
+		time.Sleep(time.Hour)
+		if l := p.lease(t); *l.Spec.HolderIdentity != "" {
+			t.Error("it stood again without being asked")
+		}
+	})
+	in("the work has ended before the Lease is released, also when the agent stops", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", func(ctx context.Context) {
+			<-ctx.Done()
+			time.Sleep(time.Second) // a write on its way
+			if h := p.lease(t).Spec.HolderIdentity; h == nil || *h != "a" {
+				t.Errorf("released to %v while at work", h)
+			}
+		}, func() string { return "uid-c" })
+		stop := start(t, e)
+		e.Stand(true)
+		synctest.Wait()
+		stop()
+		if l := p.lease(t); *l.Spec.HolderIdentity != "" || l.Labels[nomineeKey] != "uid-c" {
+			t.Errorf("holder %q, heir %q", *l.Spec.HolderIdentity, l.Labels[nomineeKey])
+		}
+	})
+	in("the heir leads at once and takes its name off the Lease", func(t *testing.T, p *polls) {
+		a, b := p.elector(t, "a", nil, nil), p.elector(t, "b", nil, nil)
+		defer start(t, a)()
+		defer start(t, b)()
+		a.Stand(true)
+		synctest.Wait()
+		b.Stand(true)
+		time.Sleep(5 * time.Second)
+		if err := a.Resign(t.Context(), "uid-b"); err != nil {
+			t.Fatal(err)
+		}
+		b.Inherit()
+		synctest.Wait()
+		l := p.lease(t)
+		if _, labelled := l.Labels[nomineeKey]; !b.Leading() || labelled {
+			t.Errorf("leading %v, labels %v", b.Leading(), l.Labels)
+		}
+	})
+	in("an agent that does not stand inherits nothing", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		e.Inherit()
+		time.Sleep(time.Minute)
+		if p.requests.Load() != 0 {
+			t.Error("it sent something")
+		}
+	})
+	in("Stand(false) releases like Resign", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		e.Stand(true)
+		synctest.Wait()
+		e.Stand(false)
+		synctest.Wait()
+		if h := p.lease(t).Spec.HolderIdentity; e.Leading() || *h != "" {
+			t.Errorf("leading %v, holder %q", e.Leading(), *h)
+		}
+	})
+	in("Resign of one that does not lead returns at once", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		if err := e.Resign(t.Context(), "uid-b"); err != nil || p.requests.Load() != 0 {
+			t.Errorf("%v, %d requests", err, p.requests.Load())
+		}
+	})
+	in("a leader that is cut off stops working before its lease has run out", func(t *testing.T, p *polls) {
+		var cut atomic.Bool
+		p.PrependReactor("*", "*", func(k8stesting.Action) (bool, runtime.Object, error) {
+			if cut.Load() {
+				return true, nil, context.DeadlineExceeded
+			}
+			return false, nil, nil
+		})
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		e.Stand(true)
+		time.Sleep(time.Minute)
+		cut.Store(true)
+		time.Sleep(14 * time.Second)
+		if e.Leading() {
+			t.Error("it still leads 14 s later")
+		}
+		cut.Store(false)
+		time.Sleep(time.Minute)
+		if !e.Leading() {
+			t.Error("it does not lead again though it still stands")
+		}
+	})
+}
+
+func TestElectionLock(t *testing.T) {
+	t.Run("it does not release a Lease that another has taken over", func(t *testing.T) {
+		p := newPolls()
+		p.holder(t, "z", 0)
+		l := &election{leases: p.CoordinationV1().Leases("baton-system"), identity: "a", timeout: time.Second,
+			saw: func(s State) State { return s }, lost: func() {}}
+		if _, _, err := l.Get(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		err := l.Update(t.Context(), resourcelock.LeaderElectionRecord{})
+		if h := p.lease(t).Spec.HolderIdentity; err == nil || *h != "z" {
+			t.Errorf("got %v, holder %q", err, *h)
+		}
+	})
+	t.Run("pauses are read by presence", func(t *testing.T) {
+		got := pauses(map[string]string{"kubebaton.io/pause": "", "kubebaton.io/pause.workers": "storm", "other": "x"})
+		if v, ok := got[""]; !ok || v != "" || got["workers"] != "storm" || len(got) != 2 {
+			t.Errorf("got %v", got)
+		}
+	})
+}
