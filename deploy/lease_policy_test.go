@@ -122,7 +122,7 @@ func unlabelled(k string) func(*coordinationv1.Lease) {
 
 func unheld(l *coordinationv1.Lease) { l.Finalizers = nil }
 
-func nobody(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil }
+func unclaimed(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil }
 
 func renewed(l *coordinationv1.Lease) {
 	l.Spec.RenewTime = &metav1.MicroTime{Time: time.Date(2026, 1, 1, 0, 0, 9, 0, time.UTC)}
@@ -160,8 +160,12 @@ func slotUpdates(x actors) []slotUpdate {
 		{"the holder does not change its uid", a, edits{ofA}, edits{annotate(nodeUID, b.uid)}, slotHeld},
 		{"the holder does not let go of the finalizer and stay", a, edits{ofA}, edits{unheld}, slotHeld},
 		{"the holder stays the nominee", a, edits{ofA}, edits{label(nominee, "")}, slotHeld},
-		{"the holder whose finalizer somebody took away still renews", a,
-			edits{ofA, unheld}, edits{renewed}, ""},
+		{
+			"the holder whose finalizer somebody took away still renews", a,
+			edits{ofA, unheld},
+			edits{renewed},
+			"",
+		},
 		{"a claim of an earlier Node of that name is not renewed", a, edits{takes(a.node, "earlier")}, edits{renewed}, slotReborn},
 		{"its successor frees it", a, edits{takes(a.node, "earlier")}, edits{frees}, ""},
 
@@ -179,7 +183,7 @@ func slotUpdates(x actors) []slotUpdate {
 		{"the marshal puts the finalizer back", m, edits{ofA, unheld}, edits{func(l *coordinationv1.Lease) { l.Finalizers = []string{held} }}, ""},
 		{"nobody makes up a claim on an empty slot", m, nil, edits{annotate(lock.AnnotationBootID, "1")}, slotEmpty},
 		{"nor its finalizer, which would keep it for ever", m, nil, edits{func(l *coordinationv1.Lease) { l.Finalizers = []string{held} }}, slotEmpty},
-		{"the marshal wipes what is left of a claim whose holder a person took off", m, edits{ofA, nobody}, edits{frees}, ""},
+		{"the marshal wipes what is left of a claim whose holder a person took off", m, edits{ofA, unclaimed}, edits{frees}, ""},
 		{"an agent does not move a slot to another group", a, edits{ofA}, edits{label(group, "control-plane")}, slotGroup},
 		{"an agent asks for no release", b, edits{ofA}, edits{annotate(release, "please")}, slotGroup},
 
@@ -214,13 +218,14 @@ func elect(t *testing.T, m agent) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { remove(t, "marshal") })
+	nobody := unbound(t)
 	eventually(t, "policies baton-lease and baton-marshal in force", func(ctx context.Context) error {
 		dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
 		bad := slot("other")
 		if _, err := leases.Create(ctx, bad, dry); refused(err, otherLease) != nil {
 			return refused(err, otherLease)
 		}
-		_, err := unbound(t).CoordinationV1().Leases(namespace).Create(ctx, slot("slot-x"), dry)
+		_, err := nobody.CoordinationV1().Leases(namespace).Create(ctx, slot("slot-x"), dry)
 		if err := refused(err, "denied"); err != nil {
 			return err
 		}
