@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"kubebaton.io/baton/agent"
+	"kubebaton.io/baton/host"
+	"kubebaton.io/baton/lock"
+	"kubebaton.io/baton/marshal"
+	"kubebaton.io/baton/node"
+)
+
+// The packages of Baton do not know each other: what one calls a Slot is another type in the next, of the same fields.
+// Here, and only here, they meet. A field that one of them lacks does not compile.
+
+// outcome is the one place that says what an error of an API write means to the cycle.
+func outcome(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, lock.ErrHeld), errors.Is(err, lock.ErrNotHeld), errors.Is(err, lock.ErrNotNominated), errors.Is(err, lock.ErrDeleting):
+		return fmt.Errorf("%w: %w", agent.ErrConflict, err)
+	case apierrors.IsConflict(err), apierrors.IsInvalid(err), apierrors.IsAlreadyExists(err):
+		return fmt.Errorf("%w: %w", agent.ErrConflict, err)
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%w: %w", agent.ErrGone, err)
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsBadRequest(err), apierrors.IsTooManyRequests(err):
+		return err // refused before anything was written
+	}
+	return fmt.Errorf("%w: %w", agent.ErrUnknown, err)
+}
+
+type nodeSeam struct{ c *node.Client }
+
+func (s nodeSeam) Get(ctx context.Context) (agent.Node, error) {
+	v, err := s.c.Get(ctx)
+	return agent.Node(v), outcome(err)
+}
+
+func (s nodeSeam) Patch(ctx context.Context, from agent.Node, c agent.NodeChange) (agent.Node, error) {
+	v, err := s.c.Patch(ctx, node.View(from), node.Change(c))
+	return agent.Node(v), outcome(err)
+}
+
+func (s nodeSeam) Watch(ctx context.Context, changed func(agent.Node, bool)) error {
+	return s.c.Watch(ctx, func(v node.View, exists bool) { changed(agent.Node(v), exists) })
+}
+
+func (s nodeSeam) Event(ctx context.Context, n agent.Node, warning bool, reason, message string) error {
+	kind := "Normal"
+	if warning {
+		kind = "Warning"
+	}
+	return s.c.Event(ctx, node.View(n), kind, reason, message)
+}
+
+type slotSeam struct{ s *lock.Slots }
+
+func (s slotSeam) Get(ctx context.Context, name string) (agent.Slot, error) {
+	return agentSlot(s.s.Get(ctx, name))
+}
+
+func agentSlot(sl lock.Slot, err error) (agent.Slot, error) { return agent.Slot(sl), outcome(err) }
+
+func agentSlots(in []lock.Slot) []agent.Slot {
+	out := make([]agent.Slot, len(in))
+	for i, sl := range in {
+		out[i] = agent.Slot(sl)
+	}
+	return out
+}
+
+func (s slotSeam) Named(ctx context.Context, uid string) ([]agent.Slot, error) {
+	l, err := s.s.Named(ctx, uid)
+	return agentSlots(l), outcome(err)
+}
+
+func (s slotSeam) Take(ctx context.Context, sl agent.Slot, uid string, c agent.Claim) (agent.Slot, error) {
+	return agentSlot(s.s.Take(ctx, lock.Slot(sl), uid, lock.Claim(c)))
+}
+
+func (s slotSeam) Renew(ctx context.Context, sl agent.Slot, c agent.Claim) (agent.Slot, error) {
+	return agentSlot(s.s.Renew(ctx, lock.Slot(sl), lock.Claim(c)))
+}
+
+func (s slotSeam) Free(ctx context.Context, sl agent.Slot) (agent.Slot, error) {
+	return agentSlot(s.s.Free(ctx, lock.Slot(sl)))
+}
+
+func (s slotSeam) Decline(ctx context.Context, sl agent.Slot) (agent.Slot, error) {
+	return agentSlot(s.s.Decline(ctx, lock.Slot(sl)))
+}
+
+func (s slotSeam) Watch(ctx context.Context, uid string, changed func([]agent.Slot, bool)) error {
+	return s.s.Watch(ctx, uid, func(l []lock.Slot, heir bool) { changed(agentSlots(l), heir) })
+}
+
+// orderSeam is the slots as the marshal uses them.
+type orderSeam struct{ s *lock.Slots }
+
+func (s orderSeam) Watch(ctx context.Context, apply func([]marshal.Slot)) error {
+	return s.s.WatchAll(ctx, func(l []lock.Slot) {
+		out := make([]marshal.Slot, len(l))
+		for i, sl := range l {
+			out[i] = marshal.Slot(sl)
+		}
+		apply(out)
+	})
+}
+
+func marshalSlot(sl lock.Slot, err error) (marshal.Slot, error) { return marshal.Slot(sl), err }
+
+func (s orderSeam) Get(ctx context.Context, name string) (marshal.Slot, error) {
+	return marshalSlot(s.s.Get(ctx, name))
+}
+
+func (s orderSeam) Create(ctx context.Context, group string, i int) error {
+	return s.s.Create(ctx, group, i)
+}
+
+func (s orderSeam) Delete(ctx context.Context, sl marshal.Slot) error {
+	return s.s.Delete(ctx, lock.Slot(sl))
+}
+
+func (s orderSeam) Nominate(ctx context.Context, sl marshal.Slot, n marshal.Nomination) (marshal.Slot, error) {
+	return marshalSlot(s.s.Nominate(ctx, lock.Slot(sl), n.UID, n.Node, n.Cycle, n.Attempt, n.Until))
+}
+
+func (s orderSeam) ClearNomination(ctx context.Context, sl marshal.Slot) (marshal.Slot, error) {
+	return marshalSlot(s.s.ClearNomination(ctx, lock.Slot(sl)))
+}
+
+func (s orderSeam) SetHold(ctx context.Context, sl marshal.Slot, reason string) (marshal.Slot, error) {
+	return marshalSlot(s.s.SetHold(ctx, lock.Slot(sl), reason))
+}
+
+func (s orderSeam) FreeGone(ctx context.Context, sl marshal.Slot) (marshal.Slot, error) {
+	return marshalSlot(s.s.FreeGone(ctx, lock.Slot(sl)))
+}
+
+// hostSeam is the host. The sentinels that it looks for are those of the configuration in force: files replaces them.
+type hostSeam struct {
+	*host.Host
+	sentinels atomic.Pointer[host.Host]
+	replaced  chan struct{}
+}
+
+func newHostSeam(h *host.Host) *hostSeam {
+	s := &hostSeam{Host: h, replaced: make(chan struct{}, 1)}
+	s.sentinels.Store(h)
+	return s
+}
+
+// look makes h the one that looks for sentinels.
+func (s *hostSeam) look(h *host.Host) {
+	s.sentinels.Store(h)
+	select {
+	case s.replaced <- struct{}{}:
+	default:
+	}
+}
+
+func (s *hostSeam) Sentinel(ctx context.Context) (agent.Sentinel, error) {
+	v, err := s.sentinels.Load().Sentinel(ctx)
+	return agent.Sentinel(v), err
+}
+
+func (s *hostSeam) Watch(ctx context.Context, changed func()) error {
+	for {
+		sub, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- s.sentinels.Load().Watch(sub, changed) }()
+		select {
+		case <-s.replaced:
+			cancel()
+			<-done
+		case err := <-done:
+			cancel()
+			return err
+		}
+	}
+}
+
+func (s *hostSeam) Reboot(ctx context.Context) error {
+	err := s.Host.Reboot(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, host.ErrInhibited):
+		return fmt.Errorf("%w: %w", agent.ErrInhibited, err)
+	case errors.Is(err, host.ErrInProgress):
+		return fmt.Errorf("%w: %w", agent.ErrInProgress, err)
+	case errors.Is(err, host.ErrUnknown):
+		return fmt.Errorf("%w: %w", agent.ErrUnknown, err)
+	}
+	return err
+}
+
+type podSeam struct{ d *node.Drainer }
+
+func (s podSeam) Block(ctx context.Context, d agent.DrainSettings) (string, string, error) {
+	return s.d.Block(ctx, node.DrainSettings(d))
+}
+
+func (s podSeam) Drain(ctx context.Context, d agent.DrainSettings, progress func(agent.DrainView)) error {
+	return s.d.Run(ctx, node.DrainSettings(d), func(v node.DrainView) { progress(agent.DrainView(v)) })
+}
+
+func (s podSeam) Ready(ctx context.Context) ([]string, error) { return s.d.ReadyPods(ctx) }
+
+func (s podSeam) AwaitReady(ctx context.Context, want []string, missing func([]string)) error {
+	return s.d.AwaitReady(ctx, want, missing)
+}
+
+type marshalSeam struct{ m *marshal.Marshal }
+
+func (s marshalSeam) Stand(on bool)                    { s.m.Stand(on) }
+func (s marshalSeam) Summon()                          { s.m.Inherit() }
+func (s marshalSeam) Leading() bool                    { return s.m.Leading() }
+func (s marshalSeam) Resign(ctx context.Context) error { return s.m.Resign(ctx) }
+
+func (s marshalSeam) Paused(ctx context.Context, group string) (string, error) {
+	st, err := s.m.Look(ctx)
+	if err != nil {
+		return "", err
+	}
+	if why, ok := st.Paused[""]; ok {
+		return why, nil
+	}
+	return st.Paused[group], nil
+}

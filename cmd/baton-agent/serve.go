@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"kubebaton.io/baton/agent"
+	"kubebaton.io/baton/config"
+	"kubebaton.io/baton/host"
+	"kubebaton.io/baton/kube"
+	"kubebaton.io/baton/lock"
+	"kubebaton.io/baton/marshal"
+	"kubebaton.io/baton/node"
+)
+
+// daemon is the running agent with everything that the configuration reaches.
+type daemon struct {
+	options
+	log     *slog.Logger
+	reg     *prometheus.Registry
+	node    *node.Client
+	agent   *agent.Agent
+	marshal *marshal.Marshal
+	host    *hostSeam
+	config  atomic.Pointer[config.Config]
+	valid   prometheus.Gauge
+}
+
+// serve builds the agent and runs it until ctx ends. It returns an error only for what a restart with the same flags
+// would meet again.
+func serve(ctx context.Context, o options, log *slog.Logger) error {
+	kube.RouteLogs(log)
+	log.Info("starts", "version", buildVersion())
+	d := &daemon{options: o, log: log, reg: prometheus.NewRegistry()}
+	d.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.valid = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "baton_config_valid", Help: "1 when the configuration file as it is now is the one in force, 0 when it is refused.",
+	})
+	d.reg.MustRegister(d.valid)
+	if err := d.build(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.http(ctx) })
+	g.Go(func() error { return d.agent.Run(ctx) })
+	g.Go(func() error { return d.marshal.Run(ctx) })
+	g.Go(func() error {
+		config.Watch(ctx, filepath.Dir(o.config), filepath.Base(o.config), func(c *config.Config, err error) { d.configured(ctx, c, err) })
+		return nil
+	})
+	err := g.Wait()
+	log.Info("stopped: nothing was released, the next start goes on from here")
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// build makes the parts and joins them.
+func (d *daemon) build(ctx context.Context) error {
+	cfg, err := kube.Config(d.kubeconfig, "baton-agent/"+buildVersion())
+	if err != nil {
+		return err
+	}
+	clock := &kube.Clock{}
+	clock.Observe(cfg)
+	client, err := kube.Client(cfg)
+	if err != nil {
+		return err
+	}
+	if d.node, err = node.New(node.Config{Clientset: client, Name: d.options.node, Log: d.log}); err != nil {
+		return err
+	}
+	slots, err := lock.New(lock.Config{Clientset: client, Namespace: d.namespace, Node: d.options.node, Registerer: d.reg, Log: d.log})
+	if err != nil {
+		return err
+	}
+	drainer, err := node.NewDrainer(node.DrainerConfig{
+		Clientset: d.drainClient(ctx, cfg, client), Node: d.options.node, Metrics: d.reg, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	h, err := host.New(host.Config{Root: d.hostRoot, BusAddress: d.busAddress, Log: d.log})
+	if err != nil {
+		return err
+	}
+	d.host = newHostSeam(h)
+	d.marshal, err = marshal.New(marshal.Config{
+		Clientset: client, Namespace: d.namespace, Self: d.options.node, Groups: d.groups, Slots: orderSeam{slots},
+		Registerer: d.reg, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.agent, err = agent.New(agent.Config{
+		Node: nodeSeam{d.node}, Slots: slotSeam{slots}, Host: d.host, Pods: podSeam{drainer}, Marshal: marshalSeam{d.marshal},
+		Clock: clock, Log: d.log, Registerer: d.reg,
+	})
+	return err
+}
+
+// probeTimeout bounds the one question of the start; without an answer the safe way is taken.
+const probeTimeout = 10 * time.Second
+
+// drainClient is the client for pods and evictions: it acts as the agent's own node where the cluster admits that, so
+// that the agent's token can touch no other node's pods.
+func (d *daemon) drainClient(ctx context.Context, cfg *rest.Config, plain kubernetes.Interface) kubernetes.Interface {
+	own, err := kube.Client(node.OwnNodeConfig(cfg, d.options.node))
+	if err != nil {
+		d.log.Warn("pods are read and evicted with the agent's own rights", "err", err)
+		return plain
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if err := node.CanImpersonate(ctx, own, d.options.node); apierrors.IsForbidden(err) {
+		d.log.Warn("pods are read and evicted with the agent's own rights: the cluster does not admit constrained impersonation (1.36)",
+			"err", err)
+		return plain
+	}
+	return own
+}
+
+// groups is the configuration as the marshal reads it.
+func (d *daemon) groups() []marshal.Group {
+	c := d.config.Load()
+	if c == nil {
+		return nil
+	}
+	out := make([]marshal.Group, len(c.Groups))
+	for i, g := range c.Groups {
+		sel := g.Selector()
+		out[i] = marshal.Group{
+			Name: g.Name, MaxFailed: g.MaxFailed, RebootTimeout: time.Duration(g.RebootTimeout),
+			Match: func(l map[string]string) bool { return sel.Matches(labels.Set(l)) },
+		}
+		if g.MaxUnavailable.Percent {
+			out[i].MaxUnavailablePercent = g.MaxUnavailable.Value
+		} else {
+			out[i].MaxUnavailable = g.MaxUnavailable.Value
+		}
+	}
+	return out
+}
+
+// configured takes up a new configuration, or tells why the old one stays in force.
+func (d *daemon) configured(ctx context.Context, c *config.Config, err error) {
+	if err != nil {
+		d.refused(ctx, err)
+		return
+	}
+	sched, err := c.Schedule()
+	if err != nil {
+		d.refused(ctx, err)
+		return
+	}
+	h, err := host.New(host.Config{
+		Root: d.hostRoot, BusAddress: d.busAddress, Log: d.log, Files: c.Sentinels.Files, Reread: time.Duration(c.Sentinels.RecheckInterval),
+	})
+	if err != nil {
+		d.refused(ctx, err)
+		return
+	}
+	was := d.config.Swap(c)
+	if was == nil || !slices.Equal(was.Sentinels.Files, c.Sentinels.Files) || was.Sentinels.RecheckInterval != c.Sentinels.RecheckInterval {
+		d.host.look(h)
+	}
+	d.valid.Set(1)
+	d.agent.SetPolicy(policy(c, sched))
+	d.marshal.Reconfigured()
+	d.log.Info("configuration in force", "file", d.options.config, "groups", len(c.Groups))
+	if was != nil {
+		d.tell(ctx, false, "ConfigurationTakenUp", "a changed configuration is in force")
+	}
+}
+
+func (d *daemon) refused(ctx context.Context, err error) {
+	d.valid.Set(0)
+	stays := "the one before stays in force"
+	if d.config.Load() == nil {
+		stays = "there is none in force: no reboot is begun"
+	}
+	d.log.Error("configuration refused: "+stays, "file", d.options.config, "err", err)
+	d.tell(ctx, true, "ConfigurationRefused", fmt.Sprintf("%s: %v", stays, err))
+}
+
+// tell writes an Event on the Node. The log has said it already: an API server that is away costs nothing but this.
+func (d *daemon) tell(ctx context.Context, warning bool, reason, message string) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	seam := nodeSeam{d.node}
+	n, err := seam.Get(ctx)
+	if err == nil {
+		err = seam.Event(ctx, n, warning, reason, message)
+	}
+	if err != nil {
+		d.log.Warn("an Event was not written", "reason", reason, "err", err)
+	}
+}
+
+// policy is the configuration as the cycle reads it.
+func policy(c *config.Config, s agent.Schedule) agent.Policy {
+	return agent.Policy{
+		Schedule: s,
+		Settings: agent.Settings{
+			GateInterval: time.Duration(c.GateInterval), DrainTimeout: time.Duration(c.Drain.Timeout),
+			RebootTimeout: time.Duration(c.RebootTimeout), VerifyTimeout: time.Duration(c.Verify.Timeout), Soak: time.Duration(c.Verify.Soak),
+			BackoffInitial: time.Duration(c.Backoff.Initial), BackoffMax: time.Duration(c.Backoff.Max),
+			MaxReboots24h: c.MaxReboots24h, UnmanagedPods: c.Drain.UnmanagedPods,
+		},
+		Group: func(l map[string]string) string {
+			g, _ := c.GroupOf(l)
+			return g.Name
+		},
+	}
+}
