@@ -70,7 +70,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	c := &Cluster{dir: place(cache, o.Name), progress: o.Progress, state: state{
 		Name: o.name(), Kubernetes: cache.KubernetesVersion(), Proxy: cache.ProxyImage(), Parts: parts, Next: 1,
 	}}
-	if err := c.hold(); err != nil {
+	if err := c.hold(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.clean(ctx); err != nil {
@@ -131,7 +131,7 @@ func Remove(ctx context.Context, name, cache string) error {
 	}
 	o := Options{Name: name}
 	c := &Cluster{dir: place(found, name), progress: io.Discard, state: state{Name: o.name()}}
-	if err := errors.Join(o.check(), c.hold()); err != nil {
+	if err := errors.Join(o.check(), c.hold(ctx)); err != nil {
 		return err
 	}
 	return c.Stop(ctx)
@@ -161,8 +161,8 @@ func (c *Cluster) id() string {
 
 func (c *Cluster) logs() string { return c.dir + ".logs" }
 
-// hold makes this program the one that may start and stop the cluster.
-func (c *Cluster) hold() error {
+// hold makes this program the one that may start and stop the cluster. It waits a little for a program that is just ending.
+func (c *Cluster) hold(ctx context.Context) error {
 	if c.lock != nil {
 		return nil
 	}
@@ -173,7 +173,12 @@ func (c *Cluster) hold() error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err := until(ctx, "its lock", 50*time.Millisecond, func() (bool, error) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		return err == nil, err
+	}); err != nil {
 		return errors.Join(fmt.Errorf("cluster %q belongs to a program that still runs: end it, or give another name: %w", filepath.Base(c.dir), err), f.Close())
 	}
 	c.lock = f

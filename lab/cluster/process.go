@@ -101,20 +101,40 @@ func (c *Cluster) clean(ctx context.Context) error {
 	if err := c.killAll(ctx); err != nil {
 		return err
 	}
-	machines, err := filepath.Glob("/run/systemd/nspawn/*/" + c.machine("*"))
-	if err != nil {
+	if err := c.forgetMachines(); err != nil {
 		return err
-	}
-	for _, leftover := range machines {
-		if err := os.RemoveAll(leftover); err != nil {
-			return err
-		}
-	}
-	for _, dir := range []string{"locks", "propagate", "unix-export", "."} {
-		_ = unix.Rmdir(filepath.Join("/run/systemd/nspawn", dir)) // only when nobody else uses it
 	}
 	if err := errors.Join(build.UnmountBelow(c.dir), c.removeControlGroups(ctx)); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(c.dir), os.RemoveAll(c.logs()))
+}
+
+// forgetMachines removes what systemd-nspawn keeps under /run about machines that were killed.
+func (c *Cluster) forgetMachines() error {
+	const run = "/run/systemd/nspawn"
+	leftovers, err := filepath.Glob(filepath.Join(run, "*", c.machine("*")))
+	if err != nil {
+		return err
+	}
+	disks, err := filepath.Glob(c.path("nodes", "*", "root"))
+	if err != nil {
+		return err
+	}
+	for _, disk := range disks {
+		var st unix.Stat_t
+		if err := unix.Stat(disk, &st); err != nil {
+			return fmt.Errorf("looking at the disk %s: %w", disk, err)
+		}
+		leftovers = append(leftovers, filepath.Join(run, "locks", fmt.Sprintf("inode-%d:%d", st.Dev, st.Ino)))
+	}
+	for _, path := range leftovers {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{"locks", "propagate", "unix-export", "."} {
+		_ = unix.Rmdir(filepath.Join(run, dir)) // only when nobody else uses it
+	}
+	return nil
 }

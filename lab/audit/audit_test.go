@@ -1,0 +1,74 @@
+package audit
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestCount(t *testing.T) {
+	const account = "system:serviceaccount:baton-system:baton-agent"
+	agentA := Caller{User: account, Pod: "agent-a", Node: "n1"}
+	agentB := Caller{User: account, Pod: "agent-b", Node: "n2"}
+	at := func(clock string) time.Time {
+		when, err := time.Parse(time.DateTime, "2026-01-01 "+clock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return when
+	}
+	count := func(t *testing.T, from, to time.Time) Counts {
+		t.Helper()
+		counts, err := CountFile("testdata/audit.log", from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return counts
+	}
+
+	t.Run("requests are counted per pod, a watch once, and a line half written not at all", func(t *testing.T) {
+		want := Counts{
+			agentA:          {{Verb: "get", Resource: "nodes", Code: 200}: 1, {Verb: "watch", Resource: "nodes", Code: 200}: 1, {Verb: "watch", Resource: "nodes", Code: 403}: 1},
+			agentB:          {{Verb: "create", Resource: "pods", Subresource: "eviction", Code: 429}: 1, {Verb: "create", Resource: "pods", Subresource: "eviction", Code: 201}: 1},
+			{User: "admin"}: {{Verb: "get", Resource: "/readyz", Code: 200}: 1},
+		}
+		if diff := cmp.Diff(want, count(t, time.Time{}, time.Time{})); diff != "" {
+			t.Error(diff)
+		}
+	})
+
+	t.Run("a request belongs to the interval in which it was received, its end excluded", func(t *testing.T) {
+		counts := count(t, at("10:00:01"), at("10:00:03"))
+		if got := counts.Total(agentA, nil); got != 1 {
+			t.Errorf("%d requests of agent-a, want the watch", got)
+		}
+		if got := counts.Total(agentB, nil); got != 1 {
+			t.Errorf("%d requests of agent-b, want the refused eviction", got)
+		}
+	})
+
+	t.Run("a watch that started before the interval is not counted when it ends inside", func(t *testing.T) {
+		if got := count(t, at("10:30:00"), at("11:00:00")).Total(agentA, nil); got != 0 {
+			t.Errorf("%d requests, want 0", got)
+		}
+	})
+
+	t.Run("a line that is no event is an error that names it", func(t *testing.T) {
+		_, err := Count(strings.NewReader("{}\nnonsense\n"), time.Time{}, time.Time{})
+		if err == nil || !strings.Contains(err.Error(), "line 2") {
+			t.Errorf("error %v does not name line 2", err)
+		}
+	})
+
+	t.Run("the table of pods leaves people out", func(t *testing.T) {
+		var b strings.Builder
+		if err := count(t, time.Time{}, time.Time{}).Print(&b, true); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(b.String(), "admin") || !strings.Contains(b.String(), "create pods/eviction") {
+			t.Errorf("table:\n%s", &b)
+		}
+	})
+}
