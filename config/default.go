@@ -51,6 +51,12 @@ func (c *Config) fill() {
 		}
 		tidy(&g.NodeSelector)
 	}
+	if len(c.Windows) == 0 {
+		c.Windows = nil
+	}
+	if len(c.Blackouts) == 0 {
+		c.Blackouts = nil
+	}
 	for i := range c.Windows {
 		if c.Windows[i].TimeZone == "" {
 			c.Windows[i].TimeZone = defaultTimeZone

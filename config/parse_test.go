@@ -401,6 +401,7 @@ func FuzzParse(f *testing.F) {
 		header + "windows: [{cron: 'TZ=UTC', duration: 1h}, {cron: '*/7 1-5 ? * mon', duration: 1m}]\n",
 		header + "groups: [{name: a, nodeSelector: {matchLabels: {}, matchExpressions: []}}]\n",
 		header + "groups: [{name: a, nodeSelector: {matchExpressions: [{key: a, operator: Exists, values: []}]}}]\n",
+		header + "windows: []\nblackouts: []\ngroups: []\n",
 		header + "blackouts: [{from: 0001-01-01, to: 9999-12-31}]\n",
 		header + "<<: {maxFailed: 1}\n", "? [a]\n: b\n", header + "sentinels: {files: ['/a\\x00b', /b]}\nverify: {soak: 1ns}\n",
 	} {

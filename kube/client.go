@@ -1,13 +1,17 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/client-go/kubernetes"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	eventsv1 "k8s.io/client-go/kubernetes/typed/events/v1"
+	policyv1 "k8s.io/client-go/kubernetes/typed/policy/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -51,13 +55,43 @@ func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// Client returns a clientset that speaks protobuf.
-func Client(cfg *rest.Config) (kubernetes.Interface, error) {
+// Interface is the part of the API that Baton uses. kubernetes.Interface has it too; but whoever links that links every
+// method of every API group, which is a fifth of the program.
+type Interface interface {
+	CoreV1() corev1.CoreV1Interface
+	CoordinationV1() coordinationv1.CoordinationV1Interface
+	EventsV1() eventsv1.EventsV1Interface
+	PolicyV1() policyv1.PolicyV1Interface
+}
+
+type client struct {
+	core         *corev1.CoreV1Client
+	coordination *coordinationv1.CoordinationV1Client
+	events       *eventsv1.EventsV1Client
+	policy       *policyv1.PolicyV1Client
+}
+
+func (c client) CoreV1() corev1.CoreV1Interface                         { return c.core }
+func (c client) CoordinationV1() coordinationv1.CoordinationV1Interface { return c.coordination }
+func (c client) EventsV1() eventsv1.EventsV1Interface                   { return c.events }
+func (c client) PolicyV1() policyv1.PolicyV1Interface                   { return c.policy }
+
+// Client returns a client that speaks protobuf. All its groups share one connection.
+func Client(cfg *rest.Config) (Interface, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"
 	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	c, err := kubernetes.NewForConfig(cfg)
+	h, err := rest.HTTPClientFor(cfg)
 	if err != nil {
+		return nil, fmt.Errorf("creating the API client: %w", err)
+	}
+	var c client
+	var errs [4]error
+	c.core, errs[0] = corev1.NewForConfigAndClient(cfg, h)
+	c.coordination, errs[1] = coordinationv1.NewForConfigAndClient(cfg, h)
+	c.events, errs[2] = eventsv1.NewForConfigAndClient(cfg, h)
+	c.policy, errs[3] = policyv1.NewForConfigAndClient(cfg, h)
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("creating the API client: %w", err)
 	}
 	return c, nil

@@ -10,7 +10,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/internal/apitest"
@@ -34,7 +33,7 @@ func run(m *testing.M) int {
 }
 
 // clientset talks to the real API server through wrap, which may be nil.
-func clientset(t testing.TB, wrap func(http.RoundTripper) http.RoundTripper) kubernetes.Interface {
+func clientset(t testing.TB, wrap func(http.RoundTripper) http.RoundTripper) kube.Interface {
 	t.Helper()
 	cfg := rest.CopyConfig(api)
 	if wrap != nil {
@@ -47,7 +46,7 @@ func clientset(t testing.TB, wrap func(http.RoundTripper) http.RoundTripper) kub
 	return c
 }
 
-func namespace(t testing.TB, c kubernetes.Interface) string {
+func namespace(t testing.TB, c kube.Interface) string {
 	t.Helper()
 	ns, err := c.CoreV1().Namespaces().Create(t.Context(),
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "slots-"}}, metav1.CreateOptions{})
@@ -57,7 +56,7 @@ func namespace(t testing.TB, c kubernetes.Interface) string {
 	return ns.Name
 }
 
-func open(t testing.TB, c kubernetes.Interface, ns, node string) *Slots {
+func open(t testing.TB, c kube.Interface, ns, node string) *Slots {
 	t.Helper()
 	s, err := New(Config{Clientset: c, Namespace: ns, Node: node})
 	if err != nil {
@@ -69,7 +68,7 @@ func open(t testing.TB, c kubernetes.Interface, ns, node string) *Slots {
 // world is one namespace with the slot slot-workers-0, node a (its UID is uid-a) and the marshal.
 type world struct {
 	t       testing.TB
-	c       kubernetes.Interface
+	c       kube.Interface
 	ns      string
 	a       *Slots
 	marshal *Slots
@@ -92,7 +91,10 @@ func claim(instance string) Claim {
 	return Claim{Cycle: "c1", Attempt: 1, BootID: "boot-1", Instance: instance}
 }
 
-func (w *world) get(name string) Slot { w.t.Helper(); return must(w.marshal.Get(w.t.Context(), name))(w.t) }
+func (w *world) get(name string) Slot {
+	w.t.Helper()
+	return must(w.marshal.Get(w.t.Context(), name))(w.t)
+}
 
 func (w *world) lease(name string) *coordinationv1.Lease {
 	w.t.Helper()

@@ -16,7 +16,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/kubernetes"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"kubebaton.io/baton/kube"
@@ -27,7 +26,7 @@ const rememberedLeases = 1024
 
 // Config makes a Slots.
 type Config struct {
-	Clientset  kubernetes.Interface
+	Clientset  kube.Interface
 	Namespace  string // of the slot Leases
 	Node       string // own node's name: the identity of a holder
 	Registerer prometheus.Registerer

@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/client-go/kubernetes"
+
+	"kubebaton.io/baton/kube"
 )
 
 // Defaults of Config.
@@ -21,7 +22,7 @@ const (
 
 // Config makes a Marshal.
 type Config struct {
-	Clientset  kubernetes.Interface
+	Clientset  kube.Interface
 	Namespace  string         // of the slots and of the Lease `marshal`
 	Self       string         // own Node's name
 	Groups     func() []Group // asked in every pass; nil or none while there is no valid configuration

@@ -28,7 +28,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/internal/apitest"
@@ -84,7 +83,7 @@ func (c *counter) count(substring string) int {
 }
 
 // connect returns a client made from cfg as the agent makes it, and its count of requests.
-func connect(t *testing.T, cfg *rest.Config) (kubernetes.Interface, *counter) {
+func connect(t *testing.T, cfg *rest.Config) (kube.Interface, *counter) {
 	t.Helper()
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1
@@ -100,10 +99,10 @@ func connect(t *testing.T, cfg *rest.Config) (kubernetes.Interface, *counter) {
 // scene is a Node and a namespace of a test's own.
 type scene struct {
 	t         *testing.T
-	admin     kubernetes.Interface
+	admin     kube.Interface
 	node, ns  string
 	requests  *counter // of the client under test
-	clientset kubernetes.Interface
+	clientset kube.Interface
 }
 
 func newScene(t *testing.T, taints ...corev1.Taint) *scene {
@@ -142,7 +141,7 @@ func (s *scene) view(c *Client) View {
 	return v
 }
 
-func (s *scene) drainer(c kubernetes.Interface) *Drainer {
+func (s *scene) drainer(c kube.Interface) *Drainer {
 	s.t.Helper()
 	d, err := NewDrainer(DrainerConfig{Clientset: c, Node: s.node, Metrics: prometheus.NewRegistry()})
 	if err != nil {
@@ -601,6 +600,23 @@ func TestEvict(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("an eviction in a namespace that is being deleted is refused, not taken for gone", func(t *testing.T) {
+		s := newScene(t)
+		slow := s.pod("web-0", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = ptr(int64(600)) })
+		p := plan([]*corev1.Pod{slow}, DrainSettings{})[0]
+		if err := s.admin.CoreV1().Namespaces().Delete(t.Context(), s.ns, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		d := s.drainer(s.clientset)
+		deadline := time.Now().Add(10 * time.Second)
+		err := d.evict(t.Context(), p)
+		for err == nil && time.Now().Before(deadline) { // admission looks at a cache: it may be late
+			err = d.evict(t.Context(), p)
+		}
+		if !apierrors.IsForbidden(err) || classify(err).result != resultRefused {
+			t.Errorf("got %v, want 403, which reads as refused", err)
+		}
+	})
 	t.Run("the answers of the API server about budgets are understood", func(t *testing.T) {
 		s := newScene(t)
 		d := s.drainer(s.clientset)
@@ -847,6 +863,39 @@ func TestPlanAndReadyPods(t *testing.T) {
 	})
 }
 
+func TestAwaitReady(t *testing.T) {
+	t.Run("it tells who is missing at once, and that nobody is when the containers are new and ready", func(t *testing.T) {
+		s := newScene(t)
+		p := s.pod("proxy-x", func(p *corev1.Pod) { p.OwnerReferences[0].Kind, p.OwnerReferences[0].Name = kindDaemonSet, "proxy" })
+		d := s.drainer(s.clientset)
+		before, err := d.ReadyPods(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var told [][]string
+		err = d.AwaitReady(ctx, before, func(missing []string) {
+			told = append(told, missing)
+			if len(told) > 1 {
+				cancel()
+				return
+			}
+			s.pod("web-0") // of no concern: nothing is told
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", ContainerID: "containerd://new"}}
+			if _, err := s.admin.CoreV1().Pods(s.ns).UpdateStatus(t.Context(), p, metav1.UpdateOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
+		if diff := cmp.Diff([][]string{{"daemonset/" + s.ns + "/proxy"}, nil}, told); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 // agent returns the configuration of a ServiceAccount's token bound to a pod on the scene's node, with rules granted.
 func (s *scene) agent(rules ...rbacv1.PolicyRule) *rest.Config {
 	s.t.Helper()
@@ -887,7 +936,7 @@ func ownNodeRules() []rbacv1.PolicyRule {
 }
 
 // permitted waits until the authorizer has seen what was granted a moment ago.
-func permitted(t *testing.T, c kubernetes.Interface, node string) {
+func permitted(t *testing.T, c kube.Interface, node string) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	tick := time.NewTicker(50 * time.Millisecond)

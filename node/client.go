@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 
 	"kubebaton.io/baton/kube"
 )
@@ -29,14 +27,14 @@ const (
 
 // Config is what a [Client] needs; all but Log is required.
 type Config struct {
-	Clientset kubernetes.Interface
+	Clientset kube.Interface
 	Name      string       // our own Node's name
 	Log       *slog.Logger // told what goes wrong in a watch that goes on; nil: nobody is told
 }
 
 // Client reads, watches and changes one Node: our own.
 type Client struct {
-	clientset kubernetes.Interface
+	clientset kube.Interface
 	name      string
 	log       *slog.Logger
 }
@@ -147,7 +145,3 @@ func cut(s string, limit int) string {
 	}
 	return strings.TrimRight(s, " ,;:") + more
 }
-
-// requestTimeout bounds one request that nobody else bounds: an eviction waits in the server for up to 10 s on a
-// contended budget, and for its admission webhooks.
-const requestTimeout = 40 * time.Second

@@ -14,13 +14,16 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 
 	"kubebaton.io/baton/kube"
 )
 
 // DefaultConcurrency is how many evictions are in flight at most.
 const DefaultConcurrency = 50
+
+// requestTimeout bounds one request that nobody else bounds: an eviction waits in the server for up to 10 s on a
+// contended budget, and for its admission webhooks.
+const requestTimeout = 40 * time.Second
 
 // DrainSettings is the policy of a drain.
 type DrainSettings struct {
@@ -38,7 +41,7 @@ type DrainView struct {
 
 // DrainerConfig is what a [Drainer] needs; Clientset and Node are required.
 type DrainerConfig struct {
-	Clientset   kubernetes.Interface  // best one from [OwnNodeConfig]
+	Clientset   kube.Interface        // best one from [OwnNodeConfig]
 	Node        string                // our own Node's name
 	Concurrency int                   // evictions in flight; 0: DefaultConcurrency
 	Metrics     prometheus.Registerer // nil: not registered
@@ -47,7 +50,7 @@ type DrainerConfig struct {
 
 // Drainer plans and performs the drain of one node: our own.
 type Drainer struct {
-	clientset   kubernetes.Interface
+	clientset   kube.Interface
 	node        string
 	concurrency int
 	metrics     *metrics

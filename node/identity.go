@@ -9,8 +9,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"kubebaton.io/baton/kube"
 )
 
 // OwnNodeConfig returns cfg acting as the node that the agent runs on, by constrained impersonation (KEP-5284, on by
@@ -37,7 +38,7 @@ const probePod = "permission-probe.kubebaton.io"
 // CanImpersonate asks with a client made from [OwnNodeConfig] for each of the three things that a drain does: LIST and
 // WATCH of the own pods, and a dry-run eviction of a pod that does not exist. It returns nil when all are permitted and
 // a wrapped 403 (apierrors.IsForbidden) when one is not, as on a cluster before 1.36; any other error says nothing.
-func CanImpersonate(ctx context.Context, own kubernetes.Interface, nodeName string) error {
+func CanImpersonate(ctx context.Context, own kube.Interface, nodeName string) error {
 	pods := own.CoreV1().Pods(metav1.NamespaceAll)
 	if _, err := pods.List(ctx, metav1.ListOptions{FieldSelector: ownPods(nodeName), ResourceVersion: "0", Limit: 1}); err != nil {
 		return fmt.Errorf("listing the pods of node %q as that node: %w", nodeName, err)
@@ -65,7 +66,7 @@ func ownPods(nodeName string) string {
 }
 
 // listPods reads the node's pods from the store or from a cache proven to be as new.
-func listPods(ctx context.Context, c kubernetes.Interface, nodeName string) ([]*corev1.Pod, error) {
+func listPods(ctx context.Context, c kube.Interface, nodeName string) ([]*corev1.Pod, error) {
 	l, err := c.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: ownPods(nodeName)})
 	if err != nil {
 		return nil, fmt.Errorf("listing the pods of node %q: %w", nodeName, err)

@@ -164,9 +164,14 @@ func (st *rota) candidates() []*podState {
 			c = append(c, p)
 		}
 	}
-	unreadyFirst := map[bool]int{false: 0, true: 1}
 	slices.SortFunc(c, func(a, b *podState) int {
-		return cmp.Or(cmp.Compare(a.asked, b.asked), cmp.Compare(unreadyFirst[a.ready], unreadyFirst[b.ready]), cmp.Compare(a.name(), b.name()))
+		if a.asked == b.asked && a.ready != b.ready {
+			if b.ready {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.asked, b.asked), cmp.Compare(a.name(), b.name()))
 	})
 	return c
 }

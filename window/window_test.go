@@ -119,6 +119,16 @@ func TestSchedule(t *testing.T) {
 			"2026-12-20T00:00:00Z",
 			[]opening{{"2027-01-04T03:00:00Z", "2027-01-04T04:00:00Z"}},
 		},
+		"a date that the clock returns to is dark to its very end": {
+			Config{Blackouts: []Blackout{{From: "2010-11-06", To: "2010-11-06", TimeZone: "America/St_Johns"}}},
+			"2010-11-06T12:00:00-02:30",
+			[]opening{{"2010-11-07T00:00:00-03:30", ""}}, // 00:01 became 23:01 of the day before
+		},
+		"a date whose midnight is skipped begins at the jump": {
+			Config{Blackouts: []Blackout{{From: "1919-03-29", To: "1919-03-30", TimeZone: "America/Toronto"}}},
+			"1919-03-30T12:00:00-05:00",
+			[]opening{{"1919-03-31T00:30:00-04:00", ""}}, // 23:30 became 00:30
+		},
 		"without windows only blackouts close": {
 			Config{Blackouts: []Blackout{{From: "2026-12-20", To: "2026-12-20", TimeZone: "America/New_York"}}},
 			"2026-12-20T12:00:00-05:00",
@@ -191,13 +201,14 @@ func TestOpenSaysWhy(t *testing.T) {
 		open   bool
 		why    string
 	}{
-		"no windows":                   {Config{}, "2026-01-01T00:00:00Z", true, "no windows are configured"},
-		"Saturday 05:00 is in it":      {Config{Windows: weekend}, "2026-01-10T05:00:00+01:00", true, `window "0 22 * * 5" for 8h0m0s in Europe/Berlin`},
-		"Friday 05:00 is not":          {Config{Windows: weekend}, "2026-01-09T05:00:00+01:00", false, "outside every window; the next opening is Fri 2026-01-09 22:00 CET"},
-		"a blackout is named":          {Config{Windows: weekend, Blackouts: freeze}, "2026-12-25T23:00:00+01:00", false, "blackout 2026-12-20 to 2027-01-03 (Europe/Berlin): year end"},
-		"a blackout counts for Next":   {Config{Windows: weekend, Blackouts: freeze}, "2026-12-19T12:00:00+01:00", false, "outside every window; the next opening is Fri 2027-01-08 22:00 CET"},
-		"a blackout for ever":          {Config{Windows: weekend, Blackouts: []Blackout{{From: "2026-01-10", To: "9999-12-31"}}}, "2026-01-10T12:00:00Z", false, "blackout 2026-01-10 to 9999-12-31 (UTC)"},
-		"nothing before that blackout": {Config{Windows: weekend, Blackouts: []Blackout{{From: "2026-01-12", To: "9999-12-31"}}}, "2026-01-11T12:00:00Z", false, "outside every window; none opens within 9 years"},
+		"no windows":                            {Config{}, "2026-01-01T00:00:00Z", true, "no windows are configured"},
+		"Saturday 05:00 is in it":               {Config{Windows: weekend}, "2026-01-10T05:00:00+01:00", true, `window "0 22 * * 5" for 8h0m0s in Europe/Berlin`},
+		"Friday 05:00 is not":                   {Config{Windows: weekend}, "2026-01-09T05:00:00+01:00", false, "outside every window; the next opening is Fri 2026-01-09 22:00 CET"},
+		"of two, the one open longest is named": {Config{Windows: append([]Window{{"@daily", 24 * time.Hour, ""}, {"@monthly", 744 * time.Hour, ""}}, weekend...)}, "2026-01-10T05:00:00+01:00", true, `window "@monthly" for 744h0m0s in UTC`},
+		"a blackout is named":                   {Config{Windows: weekend, Blackouts: freeze}, "2026-12-25T23:00:00+01:00", false, "blackout 2026-12-20 to 2027-01-03 (Europe/Berlin): year end"},
+		"a blackout counts for Next":            {Config{Windows: weekend, Blackouts: freeze}, "2026-12-19T12:00:00+01:00", false, "outside every window; the next opening is Fri 2027-01-08 22:00 CET"},
+		"a blackout for ever":                   {Config{Windows: weekend, Blackouts: []Blackout{{From: "2026-01-10", To: "9999-12-31"}}}, "2026-01-10T12:00:00Z", false, "blackout 2026-01-10 to 9999-12-31 (UTC)"},
+		"nothing before that blackout":          {Config{Windows: weekend, Blackouts: []Blackout{{From: "2026-01-12", To: "9999-12-31"}}}, "2026-01-11T12:00:00Z", false, "outside every window; none opens within 9 years"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/agent"
@@ -119,7 +118,7 @@ const probeTimeout = 10 * time.Second
 
 // drainClient is the client for pods and evictions: it acts as the agent's own node where the cluster admits that, so
 // that the agent's token can touch no other node's pods.
-func (d *daemon) drainClient(ctx context.Context, cfg *rest.Config, plain kubernetes.Interface) kubernetes.Interface {
+func (d *daemon) drainClient(ctx context.Context, cfg *rest.Config, plain kube.Interface) kube.Interface {
 	own, err := kube.Client(node.OwnNodeConfig(cfg, d.options.node))
 	if err != nil {
 		d.log.Warn("pods are read and evicted with the agent's own rights", "err", err)

@@ -33,7 +33,9 @@ func (c *Cluster) makeNetwork(ctx context.Context) error {
 	}
 	for _, args := range []string{
 		"link set lo up",
-		"link add " + bridge + " type bridge",
+		// An address of its own: without one a bridge takes that of a port, and another one when the port goes, and the
+		// nodes would talk to the old one for half a minute.
+		"link add " + bridge + " address 02:ba:70:00:00:01 type bridge forward_delay 0",
 		"addr add " + gateway + "/24 dev " + bridge,
 		"link set " + bridge + " up",
 	} {
