@@ -54,7 +54,8 @@ type state struct {
 }
 
 // Start makes a cluster, in place of one of this name that an earlier program left, and returns when its nodes are Ready. It
-// refuses when a living program still holds the cluster. What is missing on the machine is made or named.
+// refuses when a living program still holds the cluster. What is missing on the machine is made or named. A start that does
+// not succeed leaves only its logs.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Progress == nil {
 		o.Progress = io.Discard
@@ -73,11 +74,11 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err := c.hold(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.clean(ctx); err != nil {
+	if err := errors.Join(c.clean(ctx), os.RemoveAll(c.Logs())); err != nil {
 		return nil, errors.Join(fmt.Errorf("cleaning up after the last cluster: %w", err), c.release())
 	}
 	if err := c.start(ctx, o); err != nil {
-		return nil, errors.Join(fmt.Errorf("starting cluster %q (logs in %s): %w", c.Name, c.logs(), err), c.release())
+		return nil, errors.Join(fmt.Errorf("starting cluster %q (logs in %s): %w", c.Name, c.Logs(), err), c.clean(ctx), c.release())
 	}
 	return c, nil
 }
@@ -139,7 +140,7 @@ func Remove(ctx context.Context, name, cache string) error {
 
 // Stop stops the cluster and removes everything that it owns.
 func (c *Cluster) Stop(ctx context.Context) error {
-	return errors.Join(c.clean(ctx), c.release())
+	return errors.Join(c.clean(ctx), os.RemoveAll(c.Logs()), c.release())
 }
 
 // Release lets the cluster run on without this program.
@@ -159,7 +160,8 @@ func (c *Cluster) id() string {
 	return filepath.Base(c.dir) + "-" + hex.EncodeToString(sum[:3])
 }
 
-func (c *Cluster) logs() string { return c.dir + ".logs" }
+// Logs is the directory of the logs of the control plane, and of each node's console.
+func (c *Cluster) Logs() string { return c.dir + ".logs" }
 
 // hold makes this program the one that may start and stop the cluster. It waits a little for a program that is just ending.
 func (c *Cluster) hold(ctx context.Context) error {
@@ -210,7 +212,7 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(c.path("nodes"), 0o755); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.logs(), 0o755); err != nil {
+	if err := os.MkdirAll(c.Logs(), 0o755); err != nil {
 		return err
 	}
 	if err := errors.Join(c.makeCredentials(), c.makeNetwork(ctx), c.makeControlGroups(), c.save()); err != nil {

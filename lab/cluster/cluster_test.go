@@ -198,7 +198,7 @@ func assertNothingLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range append(groups, left.dir, left.logs()) {
+	for _, path := range append(groups, left.dir, left.Logs()) {
 		if _, err := os.Stat(path); !os.IsNotExist(err) {
 			t.Errorf("%s is left (%v)", path, err)
 		}

@@ -26,7 +26,7 @@ const (
 
 // spawn starts a process that outlives this program, inside the cluster's network, with its output in the log of the unit.
 func (c *Cluster) spawn(unit string, env []string, argv ...string) error {
-	log, err := os.OpenFile(filepath.Join(c.logs(), unit+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	log, err := os.OpenFile(filepath.Join(c.Logs(), unit+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (c *Cluster) killAll(ctx context.Context) error {
 	})
 }
 
-// clean removes everything that a cluster of this name owns. It needs nothing but the name.
+// clean removes everything that a cluster of this name owns, but for its logs. It needs nothing but the name.
 func (c *Cluster) clean(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx) // an interrupted program cleans up as well; every step is bounded
 	if err := c.killAll(ctx); err != nil {
@@ -107,7 +107,7 @@ func (c *Cluster) clean(ctx context.Context) error {
 	if err := errors.Join(build.UnmountBelow(c.dir), c.removeControlGroups(ctx)); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(c.dir), os.RemoveAll(c.logs()))
+	return os.RemoveAll(c.dir)
 }
 
 // forgetMachines removes what systemd-nspawn keeps under /run about machines that were killed.
