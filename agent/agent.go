@@ -85,7 +85,7 @@ func New(c Config) (*Agent, error) {
 // SetPolicy makes p the configuration from now on. It may be called at any time, from any goroutine.
 func (a *Agent) SetPolicy(p Policy) {
 	a.change(func(w *world) {
-		w.policy = &p
+		w.policy, w.windowAsked = &p, time.Time{}
 		w.gates.Until = time.Time{} // what was answered under the old rules is asked again
 	})
 }

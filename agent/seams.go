@@ -164,8 +164,8 @@ type Marshal interface {
 type Schedule interface {
 	// Open tells whether t is within a window; why names the window or the blackout that is in the way.
 	Open(t time.Time) (open bool, why string)
-	// Next is when the answer may change; false: never.
-	Next(t time.Time) (time.Time, bool)
+	// Change is when the answer changes next; false: not soon.
+	Change(t time.Time) (time.Time, bool)
 }
 
 // Clock tells how far this host's clock is from the API server's, as last seen. Zero when nothing was seen.

@@ -625,7 +625,7 @@ func rebooting(o Observation) Decision {
 func verify(o Observation, why Reason, message string) WriteNode {
 	r := o.Record.clone()
 	r.NewBootID, r.Healthy = o.Boot, time.Time{}
-	r.Deadline = o.Now.Add(r.Settings.VerifyTimeout + r.Settings.Soak)
+	r.Deadline = o.Now.Add(r.Settings.VerifyTimeout)
 	if r.Down.IsZero() {
 		r.Down = r.Since
 	}
@@ -637,7 +637,7 @@ func verifying(o Observation) Decision {
 	r := o.Record
 	if r.NewBootID != o.Boot {
 		n := r.clone()
-		n.NewBootID, n.Healthy, n.Deadline = o.Boot, time.Time{}, o.Now.Add(r.Settings.VerifyTimeout+r.Settings.Soak)
+		n.NewBootID, n.Healthy, n.Deadline = o.Boot, time.Time{}, o.Now.Add(r.Settings.VerifyTimeout)
 		return do(WriteNode{Record: n})
 	}
 	if r.Cordon != CordonNone && !o.Node.Unschedulable {
@@ -652,7 +652,6 @@ func verifying(o Observation) Decision {
 	if len(r.Pods) > 0 && !o.Pods.Running {
 		return do(AwaitPods{slices.Clone(r.Pods)})
 	}
-	longest := r.Settings.VerifyTimeout + r.Settings.Soak
 	why := ailing(o)
 	if r.Settings.Soak > 0 && (why == "") == r.Healthy.IsZero() {
 		n := r.clone()
@@ -663,10 +662,10 @@ func verifying(o Observation) Decision {
 		return do(WriteNode{Record: n})
 	}
 	switch {
-	case why != "" && o.passed(r.Deadline, longest):
+	case why != "" && o.passed(r.Deadline, r.Settings.VerifyTimeout):
 		return do(o.enter(r.clone(), Failed, ReasonNotReady, why))
 	case why != "":
-		return wait("verifies: "+why, o.clamp(r.Deadline, longest), renewAt(s, holds))
+		return wait("verifies: "+why, o.clamp(r.Deadline, r.Settings.VerifyTimeout), renewAt(s, holds))
 	}
 	if soaked := r.Healthy.Add(r.Settings.Soak); r.Settings.Soak > 0 && !o.passed(soaked, r.Settings.Soak) {
 		return wait("soaks", o.clamp(soaked, r.Settings.Soak), renewAt(s, holds))

@@ -16,6 +16,9 @@ type world struct {
 	boot     string
 	policy   *Policy
 
+	window      Window // as of windowAsked; zero: to be asked
+	windowAsked time.Time
+
 	node      Node
 	exists    bool
 	known     bool          // the Node was read at least once
@@ -227,10 +230,22 @@ func (a *Agent) observe() Observation {
 	if p := w.policy; p != nil {
 		s := p.Settings
 		o.Settings, o.Group = &s, p.Group(w.node.Labels)
-		o.Window.Open, o.Window.Why = p.Schedule.Open(now)
-		o.Window.Next, _ = p.Schedule.Next(now)
+		o.Window = w.windowAt(now)
 	}
 	return o
+}
+
+// windowAge is how long an answer of the schedule is used at most: it is cheap, but not free.
+const windowAge = time.Minute
+
+func (w *world) windowAt(now time.Time) Window {
+	over := !w.window.Next.IsZero() && !now.Before(w.window.Next)
+	if age := now.Sub(w.windowAsked); over || age < 0 || age >= windowAge {
+		w.windowAsked = now
+		w.window.Open, w.window.Why = w.policy.Schedule.Open(now)
+		w.window.Next, _ = w.policy.Schedule.Change(now)
+	}
+	return w.window
 }
 
 func compare(a, b string) int {

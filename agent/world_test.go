@@ -504,11 +504,11 @@ func (s simMarshal) Paused(context.Context, string) (string, error) {
 
 type always struct{}
 
-func (always) Open(time.Time) (bool, string)    { return true, "" }
-func (always) Next(time.Time) (time.Time, bool) { return time.Time{}, false }
-func everyGroup(map[string]string) string       { return "workers" }
-func testPolicy() Policy                        { return Policy{testSettings(), everyGroup, always{}} }
-func (s *sim) record() (r Record)               { _ = json.Unmarshal([]byte(s.node.Record), &r); return r }
+func (always) Open(time.Time) (bool, string)      { return true, "" }
+func (always) Change(time.Time) (time.Time, bool) { return time.Time{}, false }
+func everyGroup(map[string]string) string         { return "workers" }
+func testPolicy() Policy                          { return Policy{testSettings(), everyGroup, always{}} }
+func (s *sim) record() (r Record)                 { _ = json.Unmarshal([]byte(s.node.Record), &r); return r }
 func (s *sim) state() (n Node, sl Slot, reboots int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

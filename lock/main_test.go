@@ -1,9 +1,9 @@
 package lock
 
 import (
-	"fmt"
 	"net/http"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,26 +16,31 @@ import (
 	"kubebaton.io/baton/kube"
 )
 
-var api *rest.Config
+// server is started by the first test that needs it: the workers of a fuzz run need none.
+var server struct {
+	once sync.Once
+	cfg  *rest.Config
+	stop func()
+	err  error
+}
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	cfg, stop, err := apitest.Start()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer stop()
-	cfg.QPS = -1
-	api = cfg
+	server.stop = func() {}
+	defer func() { server.stop() }()
 	return m.Run()
 }
 
 // clientset talks to the real API server through wrap, which may be nil.
 func clientset(t testing.TB, wrap func(http.RoundTripper) http.RoundTripper) kube.Interface {
 	t.Helper()
-	cfg := rest.CopyConfig(api)
+	server.once.Do(func() { server.cfg, server.stop, server.err = apitest.Start() })
+	if server.err != nil {
+		t.Fatal(server.err)
+	}
+	cfg := rest.CopyConfig(server.cfg)
+	cfg.QPS = -1
 	if wrap != nil {
 		cfg.Wrap(wrap)
 	}

@@ -30,8 +30,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
 
+	"k8s.io/client-go/kubernetes"
 	"kubebaton.io/baton/internal/apitest"
-	"kubebaton.io/baton/kube"
 )
 
 // api is the administrator's way to the real API server that all tests of this package share.
@@ -83,13 +83,13 @@ func (c *counter) count(substring string) int {
 }
 
 // connect returns a client made from cfg as the agent makes it, and its count of requests.
-func connect(t *testing.T, cfg *rest.Config) (kube.Interface, *counter) {
+func connect(t *testing.T, cfg *rest.Config) (kubernetes.Interface, *counter) {
 	t.Helper()
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1
 	count := &counter{}
 	cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { count.RoundTripper = rt; return count })
-	c, err := kube.Client(cfg)
+	c, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,10 +99,10 @@ func connect(t *testing.T, cfg *rest.Config) (kube.Interface, *counter) {
 // scene is a Node and a namespace of a test's own.
 type scene struct {
 	t         *testing.T
-	admin     kube.Interface
+	admin     kubernetes.Interface
 	node, ns  string
 	requests  *counter // of the client under test
-	clientset kube.Interface
+	clientset kubernetes.Interface
 }
 
 func newScene(t *testing.T, taints ...corev1.Taint) *scene {
@@ -141,7 +141,7 @@ func (s *scene) view(c *Client) View {
 	return v
 }
 
-func (s *scene) drainer(c kube.Interface) *Drainer {
+func (s *scene) drainer(c kubernetes.Interface) *Drainer {
 	s.t.Helper()
 	d, err := NewDrainer(DrainerConfig{Clientset: c, Node: s.node, Metrics: prometheus.NewRegistry()})
 	if err != nil {
@@ -936,7 +936,7 @@ func ownNodeRules() []rbacv1.PolicyRule {
 }
 
 // permitted waits until the authorizer has seen what was granted a moment ago.
-func permitted(t *testing.T, c kube.Interface, node string) {
+func permitted(t *testing.T, c kubernetes.Interface, node string) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	tick := time.NewTicker(50 * time.Millisecond)

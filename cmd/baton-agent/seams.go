@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -13,6 +14,7 @@ import (
 	"kubebaton.io/baton/lock"
 	"kubebaton.io/baton/marshal"
 	"kubebaton.io/baton/node"
+	"kubebaton.io/baton/window"
 )
 
 // The packages of Baton do not know each other: what one calls a Slot is another type in the next, of the same fields.
@@ -233,4 +235,14 @@ func (s marshalSeam) Paused(ctx context.Context, group string) (string, error) {
 		return why, nil
 	}
 	return st.Paused[group], nil
+}
+
+// scheduleSeam is the windows of the configuration.
+type scheduleSeam struct{ *window.Schedule }
+
+func (s scheduleSeam) Change(t time.Time) (time.Time, bool) {
+	if open, _ := s.Open(t); open {
+		return s.Until(t)
+	}
+	return s.Next(t)
 }

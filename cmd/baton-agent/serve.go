@@ -179,7 +179,7 @@ func (d *daemon) configured(ctx context.Context, c *config.Config, err error) {
 		d.host.look(h)
 	}
 	d.valid.Set(1)
-	d.agent.SetPolicy(policy(c, sched))
+	d.agent.SetPolicy(policy(c, scheduleSeam{sched}))
 	d.marshal.Reconfigured()
 	d.log.Info("configuration in force", "file", d.options.config, "groups", len(c.Groups))
 	if was != nil {
