@@ -137,8 +137,10 @@ func (s *site) agent(i int, uid string, wrap func(http.RoundTripper) http.RoundT
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	c := marshal.Config{Clientset: cs, Namespace: s.name, Self: s.node(i), Slots: door{l}, Log: s.log.With("agent", s.node(i)),
-		Groups: func() []marshal.Group { return []marshal.Group{s.group} }}
+	c := marshal.Config{
+		Clientset: cs, Namespace: s.name, Self: s.node(i), Slots: door{l}, Log: s.log.With("agent", s.node(i)),
+		Groups: func() []marshal.Group { return []marshal.Group{s.group} },
+	}
 	if change != nil {
 		change(&c)
 	}
@@ -464,4 +466,47 @@ func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
 		}
 	}
 	return -1
+}
+
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	t.Run("a nomination that nobody takes goes to the next, and the bid that was passed over waits", func(t *testing.T) {
+		t.Parallel()
+		s := newSite(t, "untaken", 1)
+		uids := []string{s.register(0, "b0", 9), s.register(1, "b1", 5), s.register(2, "b2", 1)}
+		s.agent(2, uids[2], nil, func(c *marshal.Config) { c.NominationTimeout = 400 * time.Millisecond }).Stand(true)
+		for i, uid := range uids {
+			took := s.within(10*time.Second, "nomination of "+s.node(i), func() bool { return slices.Equal(nominees(s.list()), []string{uid}) })
+			t.Logf("%s nominated after %v", s.node(i), took)
+		}
+	})
+	t.Run("slots follow the configuration, and a held one stays", func(t *testing.T) {
+		t.Parallel()
+		s := newSite(t, "resize", 3)
+		uids := []string{s.register(0, "b0", 9), s.register(1, "b1", 0), s.register(2, "b2", 0), s.register(3, "b3", 0)}
+		var limit atomic.Int64
+		limit.Store(3)
+		a := s.agent(1, uids[1], nil, func(c *marshal.Config) {
+			c.Groups = func() []marshal.Group {
+				g := s.group
+				g.MaxUnavailable = int(limit.Load())
+				return []marshal.Group{g}
+			}
+		})
+		a.Stand(true)
+		held := s.take(0, uids[0], "b0")
+		names := func() (out []string) {
+			for _, l := range s.list() {
+				out = append(out, l.Name)
+			}
+			return out
+		}
+		s.within(5*time.Second, "three slots", func() bool { return len(names()) == 3 })
+		limit.Store(1)
+		a.Reconfigured()
+		s.within(5*time.Second, "only the held slot is left", func() bool { return slices.Equal(names(), []string{held.Name}) })
+		limit.Store(2)
+		a.Reconfigured()
+		s.within(5*time.Second, "two slots", func() bool { return len(names()) == 2 })
+	})
 }

@@ -62,8 +62,10 @@ func (p *polls) holder(t *testing.T, name string, ago time.Duration) {
 	t.Helper()
 	lasts := int32(15)
 	renewed := metav1.NewMicroTime(time.Now().Add(-ago))
-	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: leaseName, Namespace: "baton-system"},
-		Spec: coordinationv1.LeaseSpec{HolderIdentity: &name, LeaseDurationSeconds: &lasts, RenewTime: &renewed}}
+	l := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Name: leaseName, Namespace: "baton-system"},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &name, LeaseDurationSeconds: &lasts, RenewTime: &renewed},
+	}
 	_ = p.Tracker().Delete(coordinationv1.SchemeGroupVersion.WithResource("leases"), "baton-system", leaseName)
 	if err := p.Tracker().Add(l); err != nil {
 		t.Fatal(err)
@@ -97,7 +99,7 @@ func TestElector(t *testing.T) {
 	}
 	in("an agent that is not asked to stand sends nothing", func(t *testing.T, p *polls) {
 		defer start(t, p.elector(t, "a", nil, nil))()
-		time.Sleep(time.Hour)
+		sleep(time.Hour)
 		if n := p.requests.Load(); n != 0 {
 			t.Errorf("%d requests in an hour", n)
 		}
@@ -118,7 +120,7 @@ func TestElector(t *testing.T) {
 		e := p.elector(t, "a", nil, nil)
 		stop := start(t, e)
 		e.Stand(true)
-		time.Sleep(time.Hour)
+		sleep(time.Hour)
 		if n := p.requests.Load(); n < 45 || n > 80 {
 			t.Errorf("%d requests in an hour, want about 60", n)
 		}
@@ -135,7 +137,7 @@ func TestElector(t *testing.T) {
 		e.Stand(true)
 		begin := time.Now()
 		for !e.Leading() && time.Since(begin) < 5*time.Minute {
-			time.Sleep(100 * time.Millisecond)
+			sleep(100 * time.Millisecond)
 		}
 		if took := time.Since(begin); took < 15*time.Second || took > 2*time.Minute {
 			t.Errorf("took %v, want between the lease's 15 s and 2 min", took)
@@ -146,7 +148,7 @@ func TestElector(t *testing.T) {
 		e := p.elector(t, "a", nil, nil)
 		defer start(t, e)()
 		e.Stand(true)
-		time.Sleep(4 * time.Minute)
+		sleep(4 * time.Minute)
 		if !e.Leading() {
 			t.Error("does not lead after 4 minutes")
 		}
@@ -160,7 +162,7 @@ func TestElector(t *testing.T) {
 		p.requests.Store(0)
 		ctx, cancel := context.WithCancel(t.Context())
 		go p.renewing(ctx, t, "z") // and is not
-		time.Sleep(29 * time.Second)
+		sleep(29 * time.Second)
 		if n := p.requests.Load(); n > 1 {
 			t.Errorf("%d requests after it was seen alive, want 1", n)
 		}
@@ -177,7 +179,7 @@ func TestElector(t *testing.T) {
 			stops = append(stops, start(t, e))
 			e.Stand(true)
 		}
-		time.Sleep(20 * time.Second)
+		sleep(20 * time.Second)
 		if got := leading.Load(); got != 1 {
 			t.Errorf("%d lead", got)
 		}
@@ -203,7 +205,7 @@ func TestElector(t *testing.T) {
 		if e.Leading() {
 			t.Error("still leads")
 		}
-		time.Sleep(time.Hour)
+		sleep(time.Hour)
 		if l := p.lease(t); *l.Spec.HolderIdentity != "" {
 			t.Error("it stood again without being asked")
 		}
@@ -211,7 +213,7 @@ func TestElector(t *testing.T) {
 	in("the work has ended before the Lease is released, also when the agent stops", func(t *testing.T, p *polls) {
 		e := p.elector(t, "a", func(ctx context.Context) {
 			<-ctx.Done()
-			time.Sleep(time.Second) // a write on its way
+			sleep(time.Second) // a write on its way
 			if h := p.lease(t).Spec.HolderIdentity; h == nil || *h != "a" {
 				t.Errorf("released to %v while at work", h)
 			}
@@ -231,7 +233,7 @@ func TestElector(t *testing.T) {
 		a.Stand(true)
 		synctest.Wait()
 		b.Stand(true)
-		time.Sleep(5 * time.Second)
+		sleep(5 * time.Second)
 		if err := a.Resign(t.Context(), "uid-b"); err != nil {
 			t.Fatal(err)
 		}
@@ -246,7 +248,7 @@ func TestElector(t *testing.T) {
 		e := p.elector(t, "a", nil, nil)
 		defer start(t, e)()
 		e.Inherit()
-		time.Sleep(time.Minute)
+		sleep(time.Minute)
 		if p.requests.Load() != 0 {
 			t.Error("it sent something")
 		}
@@ -280,14 +282,14 @@ func TestElector(t *testing.T) {
 		e := p.elector(t, "a", nil, nil)
 		defer start(t, e)()
 		e.Stand(true)
-		time.Sleep(time.Minute)
+		sleep(time.Minute)
 		cut.Store(true)
-		time.Sleep(14 * time.Second)
+		sleep(14 * time.Second)
 		if e.Leading() {
 			t.Error("it still leads 14 s later")
 		}
 		cut.Store(false)
-		time.Sleep(time.Minute)
+		sleep(time.Minute)
 		if !e.Leading() {
 			t.Error("it does not lead again though it still stands")
 		}
@@ -298,8 +300,10 @@ func TestElectionLock(t *testing.T) {
 	t.Run("it does not release a Lease that another has taken over", func(t *testing.T) {
 		p := newPolls()
 		p.holder(t, "z", 0)
-		l := &election{leases: p.CoordinationV1().Leases("baton-system"), identity: "a", timeout: time.Second,
-			saw: func(s State) State { return s }, lost: func() {}}
+		l := &election{
+			leases: p.CoordinationV1().Leases("baton-system"), identity: "a", timeout: time.Second,
+			saw: func(s State) State { return s }, lost: func() {},
+		}
 		if _, _, err := l.Get(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -315,3 +319,6 @@ func TestElectionLock(t *testing.T) {
 		}
 	})
 }
+
+// sleep lets the bubble's clock run.
+func sleep(d time.Duration) { <-time.After(d) }

@@ -216,13 +216,16 @@ func (s *survey) decideGroup(q *squad) (noms []Nomination, says []Verdict) {
 	}
 	slices.SortFunc(bids, s.order)
 	free := q.free()
+	full := "" // made once: it names hundreds to thousands
 	for _, n := range bids {
 		verdict := Verdict{Node: n.Name, UID: n.UID, Group: q.Name}
 		_, counted := q.unavailable[n.Name]
 		switch {
 		case !counted && len(q.unavailable) >= q.limit:
-			verdict.Reason = reasonBudget
-			verdict.Message = fmt.Sprintf("%d of %d may be unavailable: %s", q.limit, len(q.members), q.away())
+			if full == "" {
+				full = fmt.Sprintf("%d of %d may be unavailable: %s", q.limit, len(q.members), q.away())
+			}
+			verdict.Reason, verdict.Message = reasonBudget, full
 		case q.taken >= q.limit || len(free) == 0:
 			verdict.Reason, verdict.Message = reasonSlot, "every slot is taken"
 		default:

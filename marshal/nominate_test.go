@@ -81,10 +81,14 @@ func TestNominate(t *testing.T) {
 		want string // slot=node, in order
 	}{
 		{"nobody bids, nobody is nominated", viewOf(workers(1), []Node{idle("a")}, slots("workers", 1)), ""},
-		{"the oldest bid goes first", viewOf(workers(1), []Node{bidder("a", 1), bidder("b", 9), bidder("c", 5)}, slots("workers", 1)),
-			"slot-workers-0=b"},
-		{"of equally old bids the name decides", viewOf(workers(2), []Node{bidder("c", 1), bidder("b", 1), bidder("a", 1)}, slots("workers", 2)),
-			"slot-workers-0=a slot-workers-1=b"},
+		{
+			"the oldest bid goes first", viewOf(workers(1), []Node{bidder("a", 1), bidder("b", 9), bidder("c", 5)}, slots("workers", 1)),
+			"slot-workers-0=b",
+		},
+		{
+			"of equally old bids the name decides", viewOf(workers(2), []Node{bidder("c", 1), bidder("b", 1), bidder("a", 1)}, slots("workers", 2)),
+			"slot-workers-0=a slot-workers-1=b",
+		},
 		{"the marshal's own node goes last though its bid is the oldest", func() View {
 			v := viewOf(workers(2), []Node{bidder("a", 9), bidder("b", 2), bidder("c", 1)}, slots("workers", 2))
 			v.Self = "a"
@@ -108,8 +112,10 @@ func TestNominate(t *testing.T) {
 			[]Slot{offered("workers", 0, "a", -time.Second)}), ""},
 		{"a node that is not Ready uses up the budget", viewOf(workers(1), []Node{bidder("a", 1), idle("b", notReady)}, slots("workers", 1)), ""},
 		{"a node that somebody cordoned uses up the budget", viewOf(workers(1), []Node{bidder("a", 1), idle("b", cordoned)}, slots("workers", 1)), ""},
-		{"a bidder that is cordoned already costs nothing", viewOf(workers(1), []Node{bidder("a", 9), bidder("b", 1, cordoned)}, slots("workers", 1)),
-			"slot-workers-0=b"},
+		{
+			"a bidder that is cordoned already costs nothing", viewOf(workers(1), []Node{bidder("a", 9), bidder("b", 1, cordoned)}, slots("workers", 1)),
+			"slot-workers-0=b",
+		},
 		{"a cordoned bidder needs a slot like everybody else", viewOf(workers(1),
 			[]Node{idle("x", inPhase(phaseDraining, "slot-workers-0")), bidder("b", 1, cordoned)}, []Slot{held("workers", 0, "x")}), ""},
 		{"an active record that names a missing slot counts as held", viewOf(workers(2),
@@ -124,15 +130,19 @@ func TestNominate(t *testing.T) {
 		}()), ""},
 		{"a surplus slot is not nominated", viewOf(workers(1), []Node{bidder("a", 2), bidder("b", 1)}, []Slot{free("workers", 1), free("workers", 7)}), ""},
 		{"a bidder on hold is left alone", viewOf(workers(1), []Node{bidder("a", 2, onHold), bidder("b", 1)}, slots("workers", 1)), "slot-workers-0=b"},
-		{"a node on hold that is not Ready uses up no budget", viewOf(workers(1), []Node{idle("a", onHold, notReady), bidder("b", 1)}, slots("workers", 1)),
-			"slot-workers-0=b"},
+		{
+			"a node on hold that is not Ready uses up no budget", viewOf(workers(1), []Node{idle("a", onHold, notReady), bidder("b", 1)}, slots("workers", 1)),
+			"slot-workers-0=b",
+		},
 		{"a node on hold that holds a slot counts", viewOf(workers(1), []Node{idle("a", onHold, inPhase(phaseDraining, "slot-workers-0")), bidder("b", 1)},
 			[]Slot{held("workers", 0, "a")}), ""},
 		{"a node whose gates are shut is passed over", viewOf(workers(1), []Node{bidder("a", 2, gateShut), bidder("b", 1)}, slots("workers", 1)), "slot-workers-0=b"},
 		{"a bidder that is not Ready is passed over", viewOf(workers(2), []Node{bidder("a", 2, notReady), bidder("b", 1)}, slots("workers", 2)), "slot-workers-0=b"},
 		{"a Node that is being deleted is passed over", viewOf(workers(1), []Node{bidder("a", 2, deleting), bidder("b", 1)}, slots("workers", 1)), "slot-workers-0=b"},
-		{"a virtual node is neither nominated nor counted", viewOf(workers(1), []Node{bidder("a", 2, alien, notReady), bidder("b", 1)}, slots("workers", 1)),
-			"slot-workers-0=b"},
+		{
+			"a virtual node is neither nominated nor counted", viewOf(workers(1), []Node{bidder("a", 2, alien, notReady), bidder("b", 1)}, slots("workers", 1)),
+			"slot-workers-0=b",
+		},
 		{"a bid that is passed over waits", func() View {
 			v := viewOf(workers(1), []Node{bidder("a", 9), bidder("b", 1)}, slots("workers", 1))
 			v.Penalty = map[string]time.Time{"uid-a": zero.Add(time.Second)}
@@ -148,8 +158,10 @@ func TestNominate(t *testing.T) {
 			s.HolderUID = "uid-before"
 			return []Slot{s, free("workers", 1)}
 		}()), ""},
-		{"a node that no group selects is not nominated", viewOf(control, []Node{bidder("a", 9), bidder("b", 1, cp)}, slots("control-plane", 1)),
-			"slot-control-plane-0=b"},
+		{
+			"a node that no group selects is not nominated", viewOf(control, []Node{bidder("a", 9), bidder("b", 1, cp)}, slots("control-plane", 1)),
+			"slot-control-plane-0=b",
+		},
 		{"the first group that matches wins", func() View {
 			v := viewOf(control, []Node{bidder("a", 9, cp), bidder("b", 1)}, append(slots("control-plane", 1), slots("workers", 1)...))
 			v.Groups = append(v.Groups, workers(1))
@@ -268,8 +280,10 @@ func TestHousekeep(t *testing.T) {
 		{"a held surplus slot stays", viewOf(workers(1), []Node{idle("a"), idle("b")}, []Slot{free("workers", 0), held("workers", 1, "b")}), ""},
 		{"a nominated surplus slot stays while its nomination lasts", viewOf(workers(1), []Node{idle("a"), bidder("b", 1)},
 			[]Slot{free("workers", 0), offered("workers", 1, "b", time.Second)}), ""},
-		{"the empty slots of a group that is no more are deleted", viewOf(workers(1), []Node{idle("a")}, []Slot{free("old", 0), free("workers", 0), held("old", 1, "z")}),
-			"delete slot-old-0"},
+		{
+			"the empty slots of a group that is no more are deleted", viewOf(workers(1), []Node{idle("a")}, []Slot{free("old", 0), free("workers", 0), held("old", 1, "z")}),
+			"delete slot-old-0",
+		},
 		{"without a configuration nothing is deleted", func() View {
 			v := viewOf(workers(1), []Node{idle("a")}, slots("workers", 3))
 			v.Groups = nil
@@ -278,28 +292,36 @@ func TestHousekeep(t *testing.T) {
 		{"a nomination that is over is cleared", viewOf(workers(1), []Node{bidder("a", 1)}, []Slot{offered("workers", 0, "a", 0)}), "expire slot-workers-0"},
 		{"one that claims to last an hour is over", viewOf(workers(1), []Node{bidder("a", 1)}, []Slot{offered("workers", 0, "a", time.Hour)}), "expire slot-workers-0"},
 		{"a live one is left alone", viewOf(workers(1), []Node{bidder("a", 1)}, []Slot{offered("workers", 0, "a", time.Second)}), ""},
-		{"that of a node which does not bid any more is cleared", viewOf(workers(1), []Node{bidder("a", 1, gateShut)}, []Slot{offered("workers", 0, "a", time.Second)}),
-			"withdraw slot-workers-0"},
+		{
+			"that of a node which does not bid any more is cleared", viewOf(workers(1), []Node{bidder("a", 1, gateShut)}, []Slot{offered("workers", 0, "a", time.Second)}),
+			"withdraw slot-workers-0",
+		},
 		{"that of another bid of the node is cleared", viewOf(workers(1), []Node{bidder("a", 1, func(n *Node) { n.Attempt = 2 })},
 			[]Slot{offered("workers", 0, "a", time.Second)}), "withdraw slot-workers-0"},
 		{"that of a Node which is not there is cleared", viewOf(workers(1), []Node{idle("b")}, []Slot{offered("workers", 0, "a", time.Second)}), "withdraw slot-workers-0"},
 		{"the nominee's name on a held slot is no nomination", viewOf(workers(1), []Node{idle("a", inPhase(phaseDraining, "slot-workers-0"))},
 			[]Slot{held("workers", 0, "a")}), ""},
-		{"a pause holds who has a slot or a nomination, and no empty slot", paused(viewOf(workers(3),
-			[]Node{idle("x", inPhase(phaseDraining, "slot-workers-0")), bidder("a", 1), idle("b")},
-			[]Slot{held("workers", 0, "x"), offered("workers", 1, "a", time.Second), free("workers", 2)})),
-			"hold slot-workers-0 paused: storm, hold slot-workers-1 paused: storm"},
+		{
+			"a pause holds who has a slot or a nomination, and no empty slot", paused(viewOf(workers(3),
+				[]Node{idle("x", inPhase(phaseDraining, "slot-workers-0")), bidder("a", 1), idle("b")},
+				[]Slot{held("workers", 0, "x"), offered("workers", 1, "a", time.Second), free("workers", 2)})),
+			"hold slot-workers-0 paused: storm, hold slot-workers-1 paused: storm",
+		},
 		{"a hold that is there already is not written again", paused(viewOf(workers(1), []Node{idle("x", inPhase(phaseDraining, "slot-workers-0"))},
 			[]Slot{braked(held("workers", 0, "x"), "paused: storm")})), ""},
 		{"a hold is lifted when the pause is over", viewOf(workers(1), []Node{idle("x", inPhase(phaseDraining, "slot-workers-0"))},
 			[]Slot{braked(held("workers", 0, "x"), "paused: storm")}), "hold slot-workers-0 "},
-		{"a hold left on a slot that was freed is lifted", paused(viewOf(workers(1), []Node{idle("x")}, []Slot{braked(free("workers", 0), "paused: storm")})),
-			"hold slot-workers-0 "},
+		{
+			"a hold left on a slot that was freed is lifted", paused(viewOf(workers(1), []Node{idle("x")}, []Slot{braked(free("workers", 0), "paused: storm")})),
+			"hold slot-workers-0 ",
+		},
 		{"a halt holds the others of the group", viewOf(workers(2), []Node{failed, idle("y", inPhase(phaseDraining, "slot-workers-1"))},
 			[]Slot{held("workers", 0, "x"), held("workers", 1, "y")}), "hold slot-workers-0 halted: x, hold slot-workers-1 halted: x"},
 		{"a node that changed groups in its cycle halts the group of its slot", func() View {
-			v := viewOf(Group{Name: "blue", MaxUnavailable: 2, Match: func(l map[string]string) bool { return l["g"] == "blue" }}, []Node{failed,
-				idle("y", inPhase(phaseDraining, "slot-workers-1"))}, []Slot{held("workers", 0, "x"), held("workers", 1, "y")})
+			v := viewOf(Group{Name: "blue", MaxUnavailable: 2, Match: func(l map[string]string) bool { return l["g"] == "blue" }}, []Node{
+				failed,
+				idle("y", inPhase(phaseDraining, "slot-workers-1")),
+			}, []Slot{held("workers", 0, "x"), held("workers", 1, "y")})
 			v.Nodes[0].Labels = map[string]string{"g": "blue"}
 			v.Groups = append(v.Groups, Group{Name: "workers", MaxUnavailable: 2})
 			return v
@@ -373,8 +395,13 @@ func TestLimit(t *testing.T) {
 		group       Group
 		nodes, want int
 	}{
-		{Group{}, 10, 1}, {Group{MaxUnavailable: 3}, 10, 3}, {Group{MaxUnavailable: 30}, 10, 10}, {Group{MaxUnavailablePercent: 10}, 9, 1},
-		{Group{MaxUnavailablePercent: 10}, 29, 2}, {Group{MaxUnavailablePercent: 10}, 0, 1}, {Group{MaxUnavailablePercent: 100}, 5000, 5000},
+		{Group{}, 10, 1},
+		{Group{MaxUnavailable: 3}, 10, 3},
+		{Group{MaxUnavailable: 30}, 10, 10},
+		{Group{MaxUnavailablePercent: 10}, 9, 1},
+		{Group{MaxUnavailablePercent: 10}, 29, 2},
+		{Group{MaxUnavailablePercent: 10}, 0, 1},
+		{Group{MaxUnavailablePercent: 100}, 5000, 5000},
 	} {
 		t.Run(fmt.Sprintf("%d or %d per cent of %d nodes is %d", c.group.MaxUnavailable, c.group.MaxUnavailablePercent, c.nodes, c.want), func(t *testing.T) {
 			if got := c.group.Limit(c.nodes); got != c.want {

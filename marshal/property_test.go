@@ -32,8 +32,10 @@ func newCluster(t *testing.T, seed uint64) *cluster {
 	c := &cluster{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), now: zero, want: map[string]bool{}}
 	for g := range 1 + c.rnd.IntN(3) {
 		name := strconv.Itoa(g)
-		grp := Group{Name: "g" + name, MaxUnavailable: 1 + c.rnd.IntN(3), MaxFailed: c.rnd.IntN(3), RebootTimeout: time.Hour,
-			Match: func(l map[string]string) bool { return l["g"] == name }}
+		grp := Group{
+			Name: "g" + name, MaxUnavailable: 1 + c.rnd.IntN(3), MaxFailed: c.rnd.IntN(3), RebootTimeout: time.Hour,
+			Match: func(l map[string]string) bool { return l["g"] == name },
+		}
 		if c.rnd.IntN(3) == 0 {
 			grp.MaxUnavailablePercent = 10 + c.rnd.IntN(60)
 		}

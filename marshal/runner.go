@@ -361,24 +361,20 @@ func (r *runner) act(ctx context.Context, a Action) error {
 func (r *runner) write(ctx context.Context, n int, one func(ctx context.Context, i int) error) bool {
 	var g errgroup.Group
 	g.SetLimit(writesAtOnce)
-	var failed atomic.Bool
 	for i := range n {
 		g.Go(func() error {
 			err := one(ctx, i)
 			switch {
 			case err == nil || ctx.Err() != nil:
 			case apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err):
-				failed.Store(true)
 				r.log.Debug("decided on an old view", "err", err)
 			default:
-				failed.Store(true)
 				r.log.Warn("writing a slot", "err", err)
 			}
-			return nil
+			return err
 		})
 	}
-	_ = g.Wait() // nothing returns an error
-	return !failed.Load()
+	return g.Wait() == nil
 }
 
 // freeGone frees the slots whose holder has been gone for the whole grace period and is still so at the API server.
