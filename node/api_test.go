@@ -32,6 +32,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	"kubebaton.io/baton/internal/apitest"
+	"kubebaton.io/baton/kube"
 )
 
 // api is the administrator's way to the real API server that all tests of this package share.
@@ -83,13 +84,13 @@ func (c *counter) count(substring string) int {
 }
 
 // connect returns a client made from cfg as the agent makes it, and its count of requests.
-func connect(t *testing.T, cfg *rest.Config) (kubernetes.Interface, *counter) {
+func connect(t *testing.T, cfg *rest.Config) (kube.Interface, *counter) {
 	t.Helper()
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1
 	count := &counter{}
 	cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { count.RoundTripper = rt; return count })
-	c, err := kubernetes.NewForConfig(cfg)
+	c, err := kube.Client(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,12 +103,15 @@ type scene struct {
 	admin     kubernetes.Interface
 	node, ns  string
 	requests  *counter // of the client under test
-	clientset kubernetes.Interface
+	clientset kube.Interface
 }
 
 func newScene(t *testing.T, taints ...corev1.Taint) *scene {
 	t.Helper()
-	admin, _ := connect(t, api)
+	admin, err := kubernetes.NewForConfig(api)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := &scene{t: t, admin: admin}
 	s.clientset, s.requests = connect(t, api)
 	n, err := admin.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
@@ -141,7 +145,7 @@ func (s *scene) view(c *Client) View {
 	return v
 }
 
-func (s *scene) drainer(c kubernetes.Interface) *Drainer {
+func (s *scene) drainer(c kube.Interface) *Drainer {
 	s.t.Helper()
 	d, err := NewDrainer(DrainerConfig{Clientset: c, Node: s.node, Metrics: prometheus.NewRegistry()})
 	if err != nil {
@@ -936,7 +940,7 @@ func ownNodeRules() []rbacv1.PolicyRule {
 }
 
 // permitted waits until the authorizer has seen what was granted a moment ago.
-func permitted(t *testing.T, c kubernetes.Interface, node string) {
+func permitted(t *testing.T, c kube.Interface, node string) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	tick := time.NewTicker(50 * time.Millisecond)
