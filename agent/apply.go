@@ -187,14 +187,12 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 		if o.Settings != nil {
 			settings = o.Settings.drain()
 		}
-		reason, message, err := a.Pods.Block(ctx, settings)
+		reason, message, ready, err := a.Pods.Look(ctx, settings)
 		if reason == "" {
 			reason = string(ReasonUnmanagedPod)
 		}
 		add(Reason(reason), false, message, err)
-		ready, err := a.Pods.Ready(ctx)
 		g.Ready = ready
-		add(ReasonNotReady, false, "", err)
 	}
 	if o.Settings == nil {
 		g.Closed = append(g.Closed, Closed{Reason: ReasonConfig, Message: "there is no valid configuration", Unknown: true})

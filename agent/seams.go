@@ -137,12 +137,11 @@ type DrainView struct {
 
 // Pods are the pods of this node.
 type Pods interface {
-	// Block names the pods for which this node must not even ask for a slot; "" when there is none.
-	Block(ctx context.Context, s DrainSettings) (reason, message string, err error)
+	// Look says which pods keep this node from even asking for a slot ("" for none), and returns stable keys of the
+	// DaemonSet and mirror pods that are Ready now.
+	Look(ctx context.Context, s DrainSettings) (reason, message string, ready []string, err error)
 	// Drain evicts until the node is empty, then returns nil; or until ctx ends.
 	Drain(ctx context.Context, s DrainSettings, progress func(DrainView)) error
-	// Ready returns stable keys of the DaemonSet and mirror pods that are Ready now.
-	Ready(ctx context.Context) ([]string, error)
 	// AwaitReady calls back with those of want that are not Ready, at the beginning and at every change.
 	AwaitReady(ctx context.Context, want []string, missing func([]string)) error
 }

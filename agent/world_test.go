@@ -442,8 +442,9 @@ func (s simHost) Reboot(context.Context) error {
 
 type simPods struct{ *sim }
 
-func (s simPods) Block(context.Context, DrainSettings) (string, string, error) { return "", "", nil }
-func (s simPods) Ready(context.Context) ([]string, error)                      { return []string{"ds/a"}, nil }
+func (s simPods) Look(context.Context, DrainSettings) (string, string, []string, error) {
+	return "", "", []string{"ds/a"}, nil
+}
 
 func (s simPods) Drain(ctx context.Context, _ DrainSettings, progress func(DrainView)) error {
 	for {

@@ -52,6 +52,7 @@ func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 	}
 	cfg.UserAgent = userAgent
 	cfg.QPS = -1
+	cfg.Dial = dial
 	return cfg, nil
 }
 

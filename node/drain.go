@@ -43,6 +43,7 @@ type DrainView struct {
 type DrainerConfig struct {
 	Clientset   kube.Interface        // best one from [OwnNodeConfig]
 	Node        string                // our own Node's name
+	Self        string                // name of the agent's own pod: that it runs is no news to it
 	Concurrency int                   // evictions in flight; 0: DefaultConcurrency
 	Metrics     prometheus.Registerer // nil: not registered
 	Log         *slog.Logger          // nil: nobody is told
@@ -51,7 +52,7 @@ type DrainerConfig struct {
 // Drainer plans and performs the drain of one node: our own.
 type Drainer struct {
 	clientset   kube.Interface
-	node        string
+	node, self  string
 	concurrency int
 	metrics     *metrics
 	log         *slog.Logger
@@ -77,7 +78,7 @@ func NewDrainer(cfg DrainerConfig) (*Drainer, error) {
 		return nil, fmt.Errorf("configuring the drain: %w", err)
 	}
 	return &Drainer{
-		clientset: cfg.Clientset, node: cfg.Node, concurrency: cfg.Concurrency, metrics: m, log: logger(cfg.Log),
+		clientset: cfg.Clientset, node: cfg.Node, self: cfg.Self, concurrency: cfg.Concurrency, metrics: m, log: logger(cfg.Log),
 	}, nil
 }
 
@@ -88,6 +89,17 @@ func (d *Drainer) Plan(ctx context.Context, s DrainSettings) ([]PodPlan, error) 
 		return nil, err
 	}
 	return plan(pods, s), nil
+}
+
+// Look says why the node may not be drained now, as Block does, and who is Ready, as ReadyPods does, from one reading.
+func (d *Drainer) Look(ctx context.Context, s DrainSettings) (reason, message string, ready []string, err error) {
+	pods, err := listPods(ctx, d.clientset, d.node)
+	if err != nil {
+		return "", "", nil, err
+	}
+	reason, message = blocked(plan(pods, s))
+	own := func(p *corev1.Pod) bool { return p.Name == d.self }
+	return reason, message, readyPods(slices.DeleteFunc(pods, own)), nil
 }
 
 // Block says why the node may not be drained now: the gate before a bid. An empty reason means that it may.

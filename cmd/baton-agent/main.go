@@ -85,11 +85,11 @@ func checkConfig(args []string, stdout, stderr io.Writer) int {
 
 // options are the flags.
 type options struct {
-	config, kubeconfig, node, namespace string
-	hostRoot, busAddress, listen        string
-	logFormat                           string
-	logLevel                            slog.Level
-	version                             bool
+	config, kubeconfig, node, pod, namespace string
+	hostRoot, busAddress, listen             string
+	logFormat                                string
+	logLevel                                 slog.Level
+	version                                  bool
 }
 
 const usage = `baton-agent reboots the node that it runs on when its host asks for it.
@@ -115,6 +115,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.config, "config", "/etc/baton-config/config.yaml",
 		"configuration `file`; a changed one is taken up, a broken one is refused and the old one stays in force")
 	fs.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "`name` of the Node object of this host (default $NODE_NAME)")
+	fs.StringVar(&o.pod, "pod-name", os.Getenv("POD_NAME"), "`name` of the agent's own pod, for whose readiness it does not wait (default $POD_NAME)")
 	fs.StringVar(&o.namespace, "namespace", "baton-system", "`namespace` of the slot Leases and of Lease marshal")
 	fs.StringVar(&o.hostRoot, "host-root", "/host", "`directory` beneath which the host's paths are mounted")
 	fs.StringVar(&o.busAddress, "bus-address", "",

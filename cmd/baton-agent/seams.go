@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -203,20 +204,50 @@ func (s *hostSeam) Reboot(ctx context.Context) error {
 	return err
 }
 
-type podSeam struct{ d *node.Drainer }
+// podSeam is the drainer, made when it is first needed: how it may act has to be asked, and a node on its way home
+// cannot ask yet.
+type podSeam struct {
+	make func(context.Context) (*node.Drainer, error)
 
-func (s podSeam) Block(ctx context.Context, d agent.DrainSettings) (string, string, error) {
-	return s.d.Block(ctx, node.DrainSettings(d))
+	mu sync.Mutex
+	d  *node.Drainer
 }
 
-func (s podSeam) Drain(ctx context.Context, d agent.DrainSettings, progress func(agent.DrainView)) error {
-	return s.d.Run(ctx, node.DrainSettings(d), func(v node.DrainView) { progress(agent.DrainView(v)) })
+func (s *podSeam) drainer(ctx context.Context) (*node.Drainer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.d == nil {
+		d, err := s.make(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.d = d
+	}
+	return s.d, nil
 }
 
-func (s podSeam) Ready(ctx context.Context) ([]string, error) { return s.d.ReadyPods(ctx) }
+func (s *podSeam) Look(ctx context.Context, ds agent.DrainSettings) (reason, message string, ready []string, err error) {
+	d, err := s.drainer(ctx)
+	if err != nil {
+		return "", "", nil, err
+	}
+	return d.Look(ctx, node.DrainSettings(ds))
+}
 
-func (s podSeam) AwaitReady(ctx context.Context, want []string, missing func([]string)) error {
-	return s.d.AwaitReady(ctx, want, missing)
+func (s *podSeam) Drain(ctx context.Context, ds agent.DrainSettings, progress func(agent.DrainView)) error {
+	d, err := s.drainer(ctx)
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx, node.DrainSettings(ds), func(v node.DrainView) { progress(agent.DrainView(v)) })
+}
+
+func (s *podSeam) AwaitReady(ctx context.Context, want []string, missing func([]string)) error {
+	d, err := s.drainer(ctx)
+	if err != nil {
+		return err
+	}
+	return d.AwaitReady(ctx, want, missing)
 }
 
 type marshalSeam struct{ m *marshal.Marshal }

@@ -50,7 +50,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 		Name: "baton_config_valid", Help: "1 when the configuration file as it is now is the one in force, 0 when it is refused.",
 	})
 	d.reg.MustRegister(d.valid)
-	if err := d.build(ctx); err != nil {
+	if err := d.build(); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -70,7 +70,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 }
 
 // build makes the parts and joins them.
-func (d *daemon) build(ctx context.Context) error {
+func (d *daemon) build() error {
 	cfg, err := kube.Config(d.kubeconfig, "baton-agent/"+buildVersion())
 	if err != nil {
 		return err
@@ -88,12 +88,6 @@ func (d *daemon) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	drainer, err := node.NewDrainer(node.DrainerConfig{
-		Clientset: d.drainClient(ctx, cfg, client), Node: d.options.node, Metrics: d.reg, Log: d.log,
-	})
-	if err != nil {
-		return err
-	}
 	h, err := host.New(host.Config{Root: d.hostRoot, BusAddress: d.busAddress, Log: d.log})
 	if err != nil {
 		return err
@@ -107,31 +101,32 @@ func (d *daemon) build(ctx context.Context) error {
 		return err
 	}
 	d.agent, err = agent.New(agent.Config{
-		Node: nodeSeam{d.node}, Slots: slotSeam{slots}, Host: d.host, Pods: podSeam{drainer}, Marshal: marshalSeam{d.marshal},
+		Node: nodeSeam{d.node}, Slots: slotSeam{slots}, Host: d.host, Pods: &podSeam{make: func(ctx context.Context) (*node.Drainer, error) { return d.drainer(ctx, cfg, client) }}, Marshal: marshalSeam{d.marshal},
 		Clock: clock, Log: d.log, Registerer: d.reg,
 	})
 	return err
 }
 
-// probeTimeout bounds the one question of the start; without an answer the safe way is taken.
-const probeTimeout = 10 * time.Second
+// eventTimeout bounds the wait for an Event to be written.
+const eventTimeout = 10 * time.Second
 
-// drainClient is the client for pods and evictions: it acts as the agent's own node where the cluster admits that, so
+// drainer makes the client for pods and evictions: it acts as the agent's own node where the cluster admits that, so
 // that the agent's token can touch no other node's pods.
-func (d *daemon) drainClient(ctx context.Context, cfg *rest.Config, plain kube.Interface) kube.Interface {
+func (d *daemon) drainer(ctx context.Context, cfg *rest.Config, plain kube.Interface) (*node.Drainer, error) {
 	own, err := kube.Client(node.OwnNodeConfig(cfg, d.options.node))
 	if err != nil {
-		d.log.Warn("pods are read and evicted with the agent's own rights", "err", err)
-		return plain
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	if err := node.CanImpersonate(ctx, own, d.options.node); apierrors.IsForbidden(err) {
-		d.log.Warn("pods are read and evicted with the agent's own rights: the cluster does not admit constrained impersonation (1.36)",
-			"err", err)
-		return plain
+	switch err := node.CanImpersonate(ctx, own, d.options.node); {
+	case apierrors.IsForbidden(err):
+		d.log.Warn("pods are read and evicted with the agent's own rights: the cluster does not admit constrained impersonation", "err", err)
+		own = plain
+	case err != nil:
+		return nil, err
 	}
-	return own
+	return node.NewDrainer(node.DrainerConfig{
+		Clientset: own, Node: d.options.node, Self: d.options.pod, Metrics: d.reg, Log: d.log,
+	})
 }
 
 // groups is the configuration as the marshal reads it.
@@ -199,7 +194,7 @@ func (d *daemon) refused(ctx context.Context, err error) {
 
 // tell writes an Event on the Node. The log has said it already: an API server that is away costs nothing but this.
 func (d *daemon) tell(ctx context.Context, warning bool, reason, message string) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	seam := nodeSeam{d.node}
 	n, err := seam.Get(ctx)
