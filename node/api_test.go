@@ -28,9 +28,9 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"k8s.io/client-go/kubernetes"
 	"kubebaton.io/baton/internal/apitest"
 	"kubebaton.io/baton/kube"
 )

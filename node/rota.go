@@ -253,7 +253,7 @@ func (st *rota) refusedByBudget(p *podState, a answer, now time.Time) {
 	g := st.groupFor(key)
 	g.limit, g.budgeted, g.refusal = 1, true, words
 	if !now.Before(g.notBefore) {
-		g.backoff.refused(now, 0)
+		g.refused(now, 0)
 	}
 }
 
