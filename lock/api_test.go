@@ -401,6 +401,31 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+func TestWatchAll(t *testing.T) {
+	w := newWorld(t)
+	held := w.held(slot0)
+	must(w.c.CoordinationV1().Leases(w.ns).Create(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: MarshalLease}}, metav1.CreateOptions{}))(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var last []Slot
+	err := w.marshal.WatchAll(ctx, func(slots []Slot) {
+		switch last = slots; len(slots) {
+		case 1:
+			if err := w.marshal.Create(ctx, "workers", 1); err != nil {
+				t.Error(err)
+			}
+		case 2:
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]Slot{held, w.get("slot-workers-1")}, last); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	w := newWorld(t)
 	reg := prometheus.NewRegistry()

@@ -256,13 +256,15 @@ func (r *ring) order(ctx context.Context, s *Slots, l *line, rnd *rand.Rand) {
 			}
 			r.whim(ctx, s, sl, p, rnd)
 		}
-		for i := range r.slots {
-			_ = s.Create(ctx, "workers", i)
+		if len(slots) < r.slots {
+			for i := range r.slots {
+				_ = s.Create(ctx, "workers", i)
+			}
 		}
 		l.arrive()
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Duration(5+rnd.IntN(20)) * time.Millisecond):
+		case <-time.After(time.Duration(10+rnd.IntN(30)) * time.Millisecond):
 		}
 	}
 }
@@ -277,8 +279,8 @@ func (r *ring) whim(ctx context.Context, s *Slots, sl Slot, p *contender, rnd *r
 		_, _ = s.SetHold(ctx, sl, []string{"halted", ""}[rnd.IntN(2)])
 	case what < 9:
 		_ = s.Delete(ctx, sl)
-	case what < 12: // also held ones: the finalizer must keep them
-		_ = s.leases.Delete(ctx, sl.Name, metav1.DeleteOptions{})
+	case what < 12: // also held ones: the finalizer must keep them. See doc.go for why a version is given.
+		_ = s.leases.Delete(ctx, sl.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &sl.ResourceVersion}})
 	case what < 15:
 		_, _ = s.Nominate(ctx, sl, p.uid(), p.name, "c-"+p.name, int(p.attempt.Load()), time.Now().Add(-time.Second))
 	case sl.Nominee == "" || what < 20 || time.Now().After(sl.BidUntil):

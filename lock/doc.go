@@ -34,6 +34,11 @@
 //     from a wrong clock.
 //   - Somebody who may write Leases by hand may empty a holder or strip the finalizer. The next write of the holder then
 //     fails, or puts the finalizer back; until then there is no protection.
+//   - Somebody who deletes an EMPTY Lease by hand, without a resourceVersion, at the very moment at which it is taken, may
+//     take it from under the finalizer: the API server looks for finalizers first and deletes then, and compares nothing
+//     in between unless it is asked to ([Slots.Delete] asks). The holder's next Renew or Get then says NotFound; renew
+//     once between the take and the cordon. (A finalizer on empty slots would close this, and make `kubectl delete
+//     namespace` hang for ever once the agents are gone.)
 //   - What [Slots.Watch] shows may be old, and [Slots.Named] is two reads: both are good to decide on, because the write
 //     carries the version.
 //
