@@ -19,42 +19,81 @@ const (
 // Reason says why a cycle moved or waits. It is the same word in record, Event, metric and log.
 type Reason string
 
-// The closed set of reasons.
+// The closed set of reasons; [meanings] says what each means.
 const (
-	ReasonSentinel         Reason = "sentinel"          // the host wants a reboot
-	ReasonSentinelGone     Reason = "sentinel-gone"     // it wants none any more
-	ReasonSentinelSurvived Reason = "sentinel-survived" // the same sentinel is there after a proven reboot
-	ReasonSlot             Reason = "slot"              // waits for a slot; or: the slot was taken
-	ReasonSlotLost         Reason = "slot-lost"         // the slot is not this node's any more
-	ReasonRelease          Reason = "release"           // an operator asked for the slot
-	ReasonWindow           Reason = "window"            // outside every window, or in a blackout
-	ReasonPaused           Reason = "paused"            // people paused the rollout
-	ReasonHold             Reason = "hold"              // people hold this node, or the marshal its group
-	ReasonUncordoned       Reason = "uncordoned"        // a person uncordoned the node during the drain
-	ReasonGroup            Reason = "group"             // the node is in no group, or not in the slot's
-	ReasonClock            Reason = "clock"             // the clock is more than a minute off the API server's
-	ReasonConfig           Reason = "config"            // there is no valid configuration
-	ReasonOtherRebooter    Reason = "other-rebooter"    // another tool on the host reboots it too
-	ReasonInhibitor        Reason = "inhibitor"         // a program on the host blocks shutdown
-	ReasonUnmanagedPod     Reason = "unmanaged-pod"     // a pod without a controller would be lost
-	ReasonBlockingPod      Reason = "blocking-pod"      // a pod says that it must not be moved
-	ReasonPDB              Reason = "pdb"               // a PodDisruptionBudget lets no pod go
-	ReasonVolume           Reason = "volume"            // a volume is still attached
-	ReasonEviction         Reason = "eviction"          // pods were asked to go and are not gone yet
-	ReasonDrained          Reason = "drained"           // the node is empty
-	ReasonRefused          Reason = "refused"           // the host refused the reboot
-	ReasonRebootSlow       Reason = "reboot-slow"       // the reboot was asked for and is not there yet
-	ReasonNoReboot         Reason = "no-reboot"         // the host proves that the accepted reboot does not come
-	ReasonRebooted         Reason = "rebooted"          // the boot ID is new
-	ReasonOtherReboot      Reason = "other-reboot"      // the boot ID is new and Baton had not asked
-	ReasonNotReady         Reason = "not-ready"         // the node is not as ready as it was before
-	ReasonRebootLimit      Reason = "reboot-limit"      // the node was rebooted too often in 24 hours
-	ReasonBackoff          Reason = "backoff"           // waits for the delay to pass; or: it passed
-	ReasonAcknowledged     Reason = "acknowledged"      // an operator acknowledged the failure
-	ReasonHealthy          Reason = "healthy"           // everything is as before
-	ReasonRecordLost       Reason = "record-lost"       // the record was rebuilt from the slot
-	ReasonRecord           Reason = "record"            // the record cannot be read by this version
+	ReasonSentinel         Reason = "sentinel"
+	ReasonSentinelGone     Reason = "sentinel-gone"
+	ReasonSentinelSurvived Reason = "sentinel-survived"
+	ReasonSlot             Reason = "slot"
+	ReasonSlotLost         Reason = "slot-lost"
+	ReasonRelease          Reason = "release"
+	ReasonWindow           Reason = "window"
+	ReasonPaused           Reason = "paused"
+	ReasonHold             Reason = "hold"
+	ReasonUncordoned       Reason = "uncordoned"
+	ReasonGroup            Reason = "group"
+	ReasonClock            Reason = "clock"
+	ReasonConfig           Reason = "config"
+	ReasonOtherRebooter    Reason = "other-rebooter"
+	ReasonInhibitor        Reason = "inhibitor"
+	ReasonUnmanagedPod     Reason = "unmanaged-pod"
+	ReasonBlockingPod      Reason = "blocking-pod"
+	ReasonPDB              Reason = "pdb"
+	ReasonVolume           Reason = "volume"
+	ReasonEviction         Reason = "eviction"
+	ReasonDrained          Reason = "drained"
+	ReasonRefused          Reason = "refused"
+	ReasonRebootSlow       Reason = "reboot-slow"
+	ReasonNoReboot         Reason = "no-reboot"
+	ReasonRebooted         Reason = "rebooted"
+	ReasonOtherReboot      Reason = "other-reboot"
+	ReasonNotReady         Reason = "not-ready"
+	ReasonRebootLimit      Reason = "reboot-limit"
+	ReasonBackoff          Reason = "backoff"
+	ReasonAcknowledged     Reason = "acknowledged"
+	ReasonHealthy          Reason = "healthy"
+	ReasonRecordLost       Reason = "record-lost"
+	ReasonRecord           Reason = "record"
 )
+
+// meanings says of each reason what it means, for the documentation.
+func meanings() map[Reason]string {
+	return map[Reason]string{
+		ReasonSentinel:         "the host wants a reboot",
+		ReasonSentinelGone:     "it wants none any more",
+		ReasonSentinelSurvived: "the same sentinel is there after a proven reboot",
+		ReasonSlot:             "waits for a slot; or: the slot was taken",
+		ReasonSlotLost:         "the slot is not this node's any more",
+		ReasonRelease:          "an operator asked for the slot",
+		ReasonWindow:           "outside every window, or in a blackout",
+		ReasonPaused:           "people paused the rollout",
+		ReasonHold:             "people hold this node, or the marshal its group",
+		ReasonUncordoned:       "a person uncordoned the node during the drain",
+		ReasonGroup:            "the node is in no group, or not in the slot's",
+		ReasonClock:            "the clock is more than a minute off the API server's",
+		ReasonConfig:           "there is no valid configuration",
+		ReasonOtherRebooter:    "another tool on the host reboots it too",
+		ReasonInhibitor:        "a program on the host blocks shutdown",
+		ReasonUnmanagedPod:     "a pod without a controller would be lost",
+		ReasonBlockingPod:      "a pod says that it must not be moved",
+		ReasonPDB:              "a PodDisruptionBudget lets no pod go",
+		ReasonVolume:           "a volume is still attached",
+		ReasonEviction:         "pods were asked to go and are not gone yet",
+		ReasonDrained:          "the node is empty",
+		ReasonRefused:          "the host refused the reboot",
+		ReasonRebootSlow:       "the reboot was asked for and is not there yet",
+		ReasonNoReboot:         "the host proves that the accepted reboot does not come",
+		ReasonRebooted:         "the boot ID is new",
+		ReasonOtherReboot:      "the boot ID is new and Baton had not asked",
+		ReasonNotReady:         "the node is not as ready as it was before",
+		ReasonRebootLimit:      "the node was rebooted too often in 24 hours",
+		ReasonBackoff:          "waits for the delay to pass; or: it passed",
+		ReasonAcknowledged:     "an operator acknowledged the failure",
+		ReasonHealthy:          "everything is as before",
+		ReasonRecordLost:       "the record was rebuilt from the slot",
+		ReasonRecord:           "the record cannot be read by this version",
+	}
+}
 
 // move is one edge of the cycle.
 type move struct{ From, To Phase }
@@ -64,8 +103,8 @@ type move struct{ From, To Phase }
 func moves() map[move][]Reason {
 	// Reasons to go back to Waiting without counting an attempt: nothing is wrong with the node, it is not the time.
 	undone := []Reason{
-		ReasonSentinelGone, ReasonHold, ReasonUncordoned, ReasonWindow, ReasonPaused, ReasonClock, ReasonGroup,
-		ReasonOtherRebooter, ReasonInhibitor, ReasonUnmanagedPod, ReasonBlockingPod, ReasonRebootLimit, ReasonConfig,
+		ReasonSentinelGone, ReasonHold, ReasonUncordoned, ReasonWindow, ReasonPaused, ReasonClock, ReasonOtherRebooter,
+		ReasonInhibitor, ReasonRebootLimit,
 	}
 	return map[move][]Reason{
 		{Idle, Waiting}:   {ReasonSentinel},
