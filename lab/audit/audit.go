@@ -61,6 +61,8 @@ type event struct {
 		Extra    map[string][]string `json:"extra"`
 	} `json:"user"`
 	Object struct {
+		Namespace   string `json:"namespace"`
+		Name        string `json:"name"`
 		Resource    string `json:"resource"`
 		Subresource string `json:"subresource"`
 	} `json:"objectRef"`
@@ -75,34 +77,66 @@ func CountFile(path string, from, to time.Time) (Counts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("counting requests: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return Count(f, from, to)
 }
 
-// Count counts the requests that the API server received from from on and before to. A zero time does not limit.
+// Count counts the requests that the API server received in the interval, its end excluded. A zero time does not limit.
 func Count(r io.Reader, from, to time.Time) (Counts, error) {
-	counts, started := Counts{}, map[string]bool{}
-	lines := bufio.NewReaderSize(r, 1<<16)
-	for n := 1; ; n++ {
-		line, err := lines.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return counts, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading the audit log: %w", err)
-		}
-		var e event
-		if err := json.Unmarshal(bytes.TrimSpace(line), &e); err != nil {
-			return nil, fmt.Errorf("reading line %d of the audit log: %w", n, err)
-		}
-		if !e.counts(started) || e.Received.Before(from) || (!to.IsZero() && !e.Received.Before(to)) {
-			continue
-		}
+	counts := Counts{}
+	err := each(r, from, to, func(e event) {
 		caller, request := e.caller(), e.request()
 		if counts[caller] == nil {
 			counts[caller] = map[Request]int{}
 		}
 		counts[caller][request]++
+	})
+	return counts, err
+}
+
+// Eviction is a request to evict a pod, and the answer's code: 201 evicted, 429 not now.
+type Eviction struct {
+	Time           time.Time
+	Caller         Caller
+	Namespace, Pod string
+	Code           int
+}
+
+// Evictions are those in a log file, in its order; the interval is as in Count.
+func Evictions(path string, from, to time.Time) ([]Eviction, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading evictions: %w", err)
+	}
+	defer f.Close()
+	var found []Eviction
+	err = each(f, from, to, func(e event) {
+		if e.Verb == "create" && e.Object.Resource == "pods" && e.Object.Subresource == "eviction" {
+			found = append(found, Eviction{e.Received, e.caller(), e.Object.Namespace, e.Object.Name, e.Response.Code})
+		}
+	})
+	return found, err
+}
+
+// each calls use for every request once.
+func each(r io.Reader, from, to time.Time, use func(event)) error {
+	started := map[string]bool{}
+	lines := bufio.NewReaderSize(r, 1<<16)
+	for n := 1; ; n++ {
+		line, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading the audit log: %w", err)
+		}
+		var e event
+		if err := json.Unmarshal(bytes.TrimSpace(line), &e); err != nil {
+			return fmt.Errorf("reading line %d of the audit log: %w", n, err)
+		}
+		if e.counts(started) && !e.Received.Before(from) && (to.IsZero() || e.Received.Before(to)) {
+			use(e)
+		}
 	}
 }
 

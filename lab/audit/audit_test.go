@@ -62,6 +62,23 @@ func TestCount(t *testing.T) {
 		}
 	})
 
+	t.Run("evictions are told one by one, with pod and answer", func(t *testing.T) {
+		got, err := Evictions("testdata/audit.log", time.Time{}, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var codes []int
+		for _, e := range got {
+			if e.Caller != agentB || e.Pod == "" {
+				t.Errorf("%+v: want a named pod, evicted by agent-b", e)
+			}
+			codes = append(codes, e.Code)
+		}
+		if diff := cmp.Diff([]int{429, 201}, codes); diff != "" {
+			t.Error(diff)
+		}
+	})
+
 	t.Run("the table of pods leaves people out", func(t *testing.T) {
 		var b strings.Builder
 		if err := count(t, time.Time{}, time.Time{}).Print(&b, true); err != nil {
