@@ -118,7 +118,7 @@ func (c *Cache) programs(ctx context.Context) (string, error) {
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(source)
+		defer func() { _ = os.RemoveAll(source) }() // the next build sweeps what is left
 		if err := os.CopyFS(source, programs.Source); err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func (c *Cache) goBinaries(ctx context.Context, mod, dir, ldflags, version strin
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(module)
+	defer func() { _ = os.RemoveAll(module) }() // the next build sweeps what is left
 	if err := os.WriteFile(filepath.Join(module, "go.mod"), []byte(mod), 0o644); err != nil {
 		return err
 	}

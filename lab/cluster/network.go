@@ -90,7 +90,7 @@ func (c *Cluster) inNetwork(f func() error) error {
 			if err != nil {
 				return fmt.Errorf("opening the network of cluster %q: %w", c.Name, err)
 			}
-			defer ns.Close()
+			defer func() { _ = ns.Close() }()
 			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("entering the network of cluster %q: %w", c.Name, err)
 			}

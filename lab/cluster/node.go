@@ -222,7 +222,7 @@ func (c *Cluster) loadOne(ctx context.Context, file, node string) error {
 	if err != nil {
 		return fmt.Errorf("loading an image: %w", err)
 	}
-	defer image.Close()
+	defer func() { _ = image.Close() }()
 	cmd, err := c.NodeCommand(ctx, node, "ctr", "-n", "k8s.io", "images", "import", "-")
 	if err != nil {
 		return err

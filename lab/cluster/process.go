@@ -30,8 +30,8 @@ func (c *Cluster) spawn(unit string, env []string, argv ...string) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	cmd := exec.Command(argv[0], argv[1:]...)
+	defer func() { _ = log.Close() }()
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives this program; clean ends it
 	cmd.Dir = c.dir
 	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", envCluster + "=" + c.dir, envUnit + "=" + unit}, env...)
 	cmd.Stdout, cmd.Stderr = log, log

@@ -96,7 +96,7 @@ func (s *supply) boot(sig <-chan os.Signal) (code int, again bool, err error) {
 		}
 	}
 	argv := append([]string{"join"}, s.cgroups...)
-	cmd := exec.Command("/proc/self/exe", append(append(argv, "--"), s.argv...)...)
+	cmd := exec.Command("/proc/self/exe", append(append(argv, "--"), s.argv...)...) //nolint:noctx // signals end it, see below
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.record("on", nil); err != nil {
@@ -107,11 +107,11 @@ func (s *supply) boot(sig <-chan os.Signal) (code int, again bool, err error) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	cycle := false
+	cut, cycle := false, false
 	for {
 		select {
 		case got := <-sig:
-			cycle = got == syscall.SIGUSR1
+			cut, cycle = true, got == syscall.SIGUSR1
 			// Killing systemd-nspawn leaves its machine running; what is in the machine's groups is the machine.
 			s.cut()
 			if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -119,6 +119,9 @@ func (s *supply) boot(sig <-chan os.Signal) (code int, again bool, err error) {
 			}
 		case <-ended:
 			code := cmd.ProcessState.ExitCode()
+			if cut {
+				code = -1 // whatever it still said
+			}
 			return code, cycle || code == rebooted, s.record("off", &code)
 		}
 	}
@@ -169,17 +172,23 @@ func (s *supply) cut() {
 	for _, group := range s.cgroups {
 		// What ends while it is looked at is what is wanted: errors do not matter, the groups' removal shows what is left.
 		_ = filepath.WalkDir(group, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.Name() != "cgroup.procs" {
-				return nil
-			}
-			data, _ := os.ReadFile(path)
-			for _, field := range strings.Fields(string(data)) {
-				if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
-					_ = syscall.Kill(pid, syscall.SIGKILL)
-				}
+			if err == nil && d.Name() == "cgroup.procs" {
+				kill(path)
 			}
 			return nil
 		})
+	}
+}
+
+func kill(procs string) {
+	data, err := os.ReadFile(procs)
+	if err != nil {
+		return
+	}
+	for _, field := range strings.Fields(string(data)) {
+		if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
 }
 
