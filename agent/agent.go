@@ -129,10 +129,10 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // ends turns the end of a context, which is how every part of the agent stops, into success.
 func ends(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // bootID reads the boot ID, which nothing can be done without, however long it takes.

@@ -61,7 +61,7 @@ func TestCycle(t *testing.T) {
 		s.live(20*time.Hour, func() {
 			for i := range 10 {
 				s.raise(fmt.Sprint(i))
-				time.Sleep(time.Hour)
+				pass(time.Hour)
 			}
 		})
 		if _, _, reboots := s.state(); reboots != 2 {
@@ -74,13 +74,13 @@ func TestCycle(t *testing.T) {
 		s.blocked = string(ReasonPDB)
 		s.live(17*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(15*time.Minute + 30*time.Second)
+			pass(15*time.Minute + 30*time.Second)
 			n, sl, _ := s.state()
 			r := s.record()
 			if r.Phase != Backoff || n.Unschedulable || sl.Holder != "" {
 				t.Errorf("phase %s, cordoned %v, holder %q", r.Phase, n.Unschedulable, sl.Holder)
 			}
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 			if r := s.record(); r.Phase != Draining || r.Attempt != 2 {
 				t.Errorf("a minute later: phase %s, attempt %d", r.Phase, r.Attempt)
 			}
@@ -92,7 +92,7 @@ func TestCycle(t *testing.T) {
 		s.inhibitor = []string{"backup: writing tapes"}
 		s.live(20*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 			if r := s.record(); r.Bids || !strings.Contains(r.Message, "writing tapes") {
 				t.Errorf("record %+v", r)
 			}
@@ -108,7 +108,7 @@ func TestCycle(t *testing.T) {
 		s.refuse = ErrInhibited
 		s.live(5*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(30 * time.Second)
+			pass(30 * time.Second)
 			if r := s.record(); r.Phase != Backoff || r.Reasons[0] != ReasonInhibitor {
 				t.Errorf("record %+v", r)
 			}
@@ -124,7 +124,7 @@ func TestCycle(t *testing.T) {
 		s.stuck = true
 		s.live(10*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(40 * time.Second)
+			pass(40 * time.Second)
 			if r := s.record(); r.Phase != Backoff || r.Reasons[0] != ReasonNoReboot {
 				t.Errorf("record %+v", r)
 			}
@@ -139,7 +139,7 @@ func TestCycle(t *testing.T) {
 		s.goesAfter = 40 * time.Minute
 		s.live(2*time.Hour, func() {
 			s.raise("a")
-			time.Sleep(35 * time.Minute)
+			pass(35 * time.Minute)
 			n, sl, _ := s.state()
 			if r := s.record(); r.Phase != Rebooting || r.Reasons[0] != ReasonRebootSlow || !n.Unschedulable || sl.Holder == "" {
 				t.Errorf("record %+v", r)
@@ -154,7 +154,7 @@ func TestCycle(t *testing.T) {
 		s.calm = errors.New("the bus is gone")
 		s.live(time.Hour, func() {
 			s.raise("a")
-			time.Sleep(30 * time.Minute)
+			pass(30 * time.Minute)
 			if n, sl, _ := s.state(); !n.Unschedulable || sl.Holder == "" {
 				t.Error("slot or cordon were given up")
 			}
@@ -170,9 +170,9 @@ func TestCycle(t *testing.T) {
 		s.blocked = string(ReasonPDB)
 		s.live(30*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			s.person(func() { s.node.Unschedulable = false })
-			time.Sleep(10 * time.Minute)
+			pass(10 * time.Minute)
 			n, sl, _ := s.state()
 			if r := s.record(); r.Phase != Waiting || r.Attempt != 1 || n.Unschedulable || sl.Holder != "" {
 				t.Errorf("record %+v, slot %+v", r, sl)
@@ -185,9 +185,9 @@ func TestCycle(t *testing.T) {
 		s.blocked = string(ReasonPDB)
 		s.live(30*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			s.person(func() { s.node.Hold = "debugging" })
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			n, sl, _ := s.state()
 			if r := s.record(); r.Phase != Waiting || n.Unschedulable || sl.Holder != "" {
 				t.Errorf("record %+v, slot %+v", r, sl)
@@ -205,7 +205,7 @@ func TestCycle(t *testing.T) {
 		s.blocked = string(ReasonPDB)
 		s.live(10*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			s.mu.Lock()
 			s.sent = Sentinel{}
 			s.notify(s.hostWatch)
@@ -231,7 +231,7 @@ func TestCycle(t *testing.T) {
 		s.missing = []string{"ds/a"}
 		s.live(2*time.Hour, func() {
 			s.raise("a")
-			time.Sleep(time.Hour)
+			pass(time.Hour)
 			n, sl, _ := s.state()
 			if r := s.record(); r.Phase != Failed || !n.Unschedulable || sl.Holder == "" {
 				t.Errorf("record %+v", r)
@@ -249,7 +249,7 @@ func TestCycle(t *testing.T) {
 		s.blocked = string(ReasonPDB)
 		s.live(20*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			s.rebootNow()
 		})
 		s.settled(t, 1)
@@ -260,7 +260,7 @@ func TestCycle(t *testing.T) {
 		s.blocked = string(ReasonPDB)
 		s.live(30*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			s.mu.Lock()
 			s.blocked = ""
 			s.mu.Unlock()
@@ -296,14 +296,14 @@ func TestCycle(t *testing.T) {
 		s.blocked = string(ReasonPDB)
 		s.live(30*time.Minute, func() {
 			s.raise("a")
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			s.person(func() { s.exists = false })
-			time.Sleep(time.Second)
+			pass(time.Second)
 			s.mu.Lock()
 			s.blocked = ""
 			was := s.effects
 			s.mu.Unlock()
-			time.Sleep(20 * time.Minute)
+			pass(20 * time.Minute)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if s.effects != was {

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write docs/cycle.md anew") //nolint:gochecknoglobals // a test flag.
+var update = flag.Bool("update", false, "write docs/cycle.md anew")
 
 const cycleDoc = "../docs/cycle.md"
 

@@ -100,8 +100,6 @@ type Shutdown struct {
 	Err    error  // it could not be asked, which counts as coming
 }
 
-func (s Shutdown) proven() bool { return s.Err == nil && s.Coming == "" }
-
 // PodsReady is the watch for the pods that were Ready before.
 type PodsReady struct {
 	Running bool
@@ -165,7 +163,7 @@ func (o Observation) nominated() (Slot, bool) {
 func (o Observation) unwanted() (Slot, bool) {
 	n, ok := o.nominated()
 	for _, s := range o.Slots {
-		if s.Holder == "" && s.Nominee == o.Node.UID && !(ok && s.Name == n.Name) && o.Now.Before(s.BidUntil) {
+		if s.Holder == "" && s.Nominee == o.Node.UID && (!ok || s.Name != n.Name) && o.Now.Before(s.BidUntil) {
 			return s, true
 		}
 	}

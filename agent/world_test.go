@@ -46,14 +46,13 @@ type sim struct {
 	slotWatch []func()
 	hostWatch []func()
 
-	reboots  int
-	effects  int
-	log      []string
-	kill     context.CancelFunc
-	dead     bool // the agent of the current life is dead: nothing of it may reach the world
-	fault    func(n int, what string) (before, after bool)
-	bad      []string
-	downSeen bool
+	reboots int
+	effects int
+	log     []string
+	kill    context.CancelFunc
+	dead    bool // the agent of the current life is dead: nothing of it may reach the world
+	fault   func(n int, what string) (before, after bool)
+	bad     []string
 }
 
 var errCut = errors.New("power cut")
@@ -141,7 +140,7 @@ func (s *sim) rebootNow() {
 		kill()
 	}
 	go func() {
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		s.person(func() { s.node.BootID, s.node.Ready = s.bootID(), true })
 	}()
 }
@@ -192,7 +191,7 @@ func (s simNode) Patch(_ context.Context, from Node, c NodeChange) (Node, error)
 			}
 		}
 		n := &s.node
-		set := func(to *string, from *string) {
+		set := func(to, from *string) {
 			if from != nil {
 				*to = *from
 			}
@@ -431,7 +430,7 @@ func (s simHost) Reboot(context.Context) error {
 		s.pending = true
 		if !s.stuck {
 			go func() {
-				time.Sleep(s.goesAfter)
+				pass(s.goesAfter)
 				s.rebootNow()
 			}()
 		}
@@ -503,13 +502,18 @@ func (s simMarshal) Paused(context.Context, string) (string, error) {
 	return s.paused, nil
 }
 
+// pass lets virtual time go by: a script says when people and hosts do what they do.
+func pass(d time.Duration) { <-time.After(d) }
+
 type always struct{}
 
 func (always) Open(time.Time) (bool, string)      { return true, "" }
 func (always) Change(time.Time) (time.Time, bool) { return time.Time{}, false }
 func everyGroup(map[string]string) string         { return "workers" }
-func testPolicy() Policy                          { return Policy{testSettings(), everyGroup, always{}} }
-func (s *sim) record() (r Record)                 { _ = json.Unmarshal([]byte(s.node.Record), &r); return r }
+func testPolicy() Policy { return Policy{testSettings(), everyGroup, always{}} }
+
+func (s *sim) record() (r Record) { _ = json.Unmarshal([]byte(s.node.Record), &r); return r }
+
 func (s *sim) state() (n Node, sl Slot, reboots int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -544,7 +548,7 @@ func (s *sim) live(d time.Duration, script func()) {
 			script()
 		}
 		<-done
-		time.Sleep(time.Hour) // whatever was still on its way
+		pass(time.Hour) // whatever was still on its way
 	})
 }
 

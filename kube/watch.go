@@ -16,11 +16,11 @@ import (
 // would renew each of its watches eight times an hour.
 const WatchTimeout = time.Hour
 
-// ListFunc and WatchFunc are the two verbs of a typed client, for example Leases(namespace).List and .Watch.
-type (
-	ListFunc[L runtime.Object] func(ctx context.Context, opts metav1.ListOptions) (L, error)
-	WatchFunc                  func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
-)
+// ListFunc is the List of a typed client, for example of Leases(namespace).
+type ListFunc[L runtime.Object] func(ctx context.Context, opts metav1.ListOptions) (L, error)
+
+// WatchFunc is the Watch of the same client.
+type WatchFunc func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 
 // Selection narrows what is watched; both selectors are in the API's own syntax, empty selects everything.
 type Selection struct{ Labels, Fields string }

@@ -30,11 +30,9 @@ func (d *daemon) http(ctx context.Context) error {
 	})
 	mux.HandleFunc("GET /readyz", d.readyz)
 	for {
-		err := d.listen(ctx, mux)
-		if ctx.Err() != nil {
-			return nil
+		if err := d.listen(ctx, mux); ctx.Err() == nil {
+			d.log.Error("serving HTTP: tries again", "address", d.address, "err", err)
 		}
-		d.log.Error("serving HTTP: tries again", "address", d.options.listen, "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -45,7 +43,7 @@ func (d *daemon) http(ctx context.Context) error {
 
 func (d *daemon) listen(ctx context.Context, h http.Handler) error {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: readHeaderTimeout}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.options.listen)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.address)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}

@@ -85,11 +85,12 @@ func checkConfig(args []string, stdout, stderr io.Writer) int {
 
 // options are the flags.
 type options struct {
-	config, kubeconfig, node, pod, namespace string
-	hostRoot, busAddress, listen             string
-	logFormat                                string
-	logLevel                                 slog.Level
-	version                                  bool
+	configFile, kubeconfig        string
+	nodeName, podName, namespace  string
+	hostRoot, busAddress, address string
+	logFormat                     string
+	logLevel                      slog.Level
+	version                       bool
 }
 
 const usage = `baton-agent reboots the node that it runs on when its host asks for it.
@@ -112,15 +113,15 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("baton-agent", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.StringVar(&o.config, "config", "/etc/baton-config/config.yaml",
+	fs.StringVar(&o.configFile, "config", "/etc/baton-config/config.yaml",
 		"configuration `file`; a changed one is taken up, a broken one is refused and the old one stays in force")
-	fs.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "`name` of the Node object of this host (default $NODE_NAME)")
-	fs.StringVar(&o.pod, "pod-name", os.Getenv("POD_NAME"), "`name` of the agent's own pod, for whose readiness it does not wait (default $POD_NAME)")
+	fs.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of the Node object of this host (default $NODE_NAME)")
+	fs.StringVar(&o.podName, "pod-name", os.Getenv("POD_NAME"), "`name` of the agent's own pod, for whose readiness it does not wait (default $POD_NAME)")
 	fs.StringVar(&o.namespace, "namespace", "baton-system", "`namespace` of the slot Leases and of Lease marshal")
 	fs.StringVar(&o.hostRoot, "host-root", "/host", "`directory` beneath which the host's paths are mounted")
 	fs.StringVar(&o.busAddress, "bus-address", "",
 		"D-Bus `address` of the host's system bus (default unix:path=HOST-ROOT/run/dbus/system_bus_socket)")
-	fs.StringVar(&o.listen, "listen", ":8080", "`address` of /metrics, /healthz and /readyz")
+	fs.StringVar(&o.address, "listen", ":8080", "`address` of /metrics, /healthz and /readyz")
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`, for an agent outside the cluster (default the pod's own token)")
 	fs.StringVar(&o.logFormat, "log-format", "json", "json or text")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -139,7 +140,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	if o.logFormat != "json" && o.logFormat != "text" {
 		faults = append(faults, fmt.Errorf("--log-format %q: must be json or text", o.logFormat))
 	}
-	if o.node == "" && !o.version {
+	if o.nodeName == "" && !o.version {
 		faults = append(faults, errors.New("--node-name is empty: set it, or NODE_NAME from the downward API (spec.nodeName)"))
 	}
 	err := errors.Join(faults...)
@@ -155,7 +156,7 @@ func (o options) logger(w io.Writer) *slog.Logger {
 	if o.logFormat == "text" {
 		h = slog.NewTextHandler(w, opts)
 	}
-	return slog.New(h).With("node", o.node)
+	return slog.New(h).With("node", o.nodeName)
 }
 
 func buildVersion() string {

@@ -176,14 +176,16 @@ func (s *hostSeam) Sentinel(ctx context.Context) (agent.Sentinel, error) {
 func (s *hostSeam) Watch(ctx context.Context, changed func()) error {
 	for {
 		sub, cancel := context.WithCancel(ctx)
-		done := make(chan error, 1)
-		go func() { done <- s.sentinels.Load().Watch(sub, changed) }()
-		select {
-		case <-s.replaced:
-			cancel()
-			<-done
-		case err := <-done:
-			cancel()
+		go func() {
+			select {
+			case <-sub.Done():
+			case <-s.replaced:
+				cancel()
+			}
+		}()
+		err := s.sentinels.Load().Watch(sub, changed)
+		cancel()
+		if ctx.Err() != nil || err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,7 @@ type daemon struct {
 	options
 	log     *slog.Logger
 	reg     *prometheus.Registry
-	node    *node.Client
+	client  *node.Client
 	agent   *agent.Agent
 	marshal *marshal.Marshal
 	host    *hostSeam
@@ -58,7 +58,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	g.Go(func() error { return d.agent.Run(ctx) })
 	g.Go(func() error { return d.marshal.Run(ctx) })
 	g.Go(func() error {
-		config.Watch(ctx, filepath.Dir(o.config), filepath.Base(o.config), func(c *config.Config, err error) { d.configured(ctx, c, err) })
+		config.Watch(ctx, filepath.Dir(o.configFile), filepath.Base(o.configFile), func(c *config.Config, err error) { d.configured(ctx, c, err) })
 		return nil
 	})
 	err := g.Wait()
@@ -81,10 +81,10 @@ func (d *daemon) build() error {
 	if err != nil {
 		return err
 	}
-	if d.node, err = node.New(node.Config{Clientset: client, Name: d.options.node, Log: d.log}); err != nil {
+	if d.client, err = node.New(node.Config{Clientset: client, Name: d.nodeName, Log: d.log}); err != nil {
 		return err
 	}
-	slots, err := lock.New(lock.Config{Clientset: client, Namespace: d.namespace, Node: d.options.node, Registerer: d.reg, Log: d.log})
+	slots, err := lock.New(lock.Config{Clientset: client, Namespace: d.namespace, Node: d.nodeName, Registerer: d.reg, Log: d.log})
 	if err != nil {
 		return err
 	}
@@ -94,15 +94,16 @@ func (d *daemon) build() error {
 	}
 	d.host = newHostSeam(h)
 	d.marshal, err = marshal.New(marshal.Config{
-		Clientset: client, Namespace: d.namespace, Self: d.options.node, Groups: d.groups, Slots: orderSeam{slots},
+		Clientset: client, Namespace: d.namespace, Self: d.nodeName, Groups: d.groups, Slots: orderSeam{slots},
 		Registerer: d.reg, Log: d.log,
 	})
 	if err != nil {
 		return err
 	}
 	d.agent, err = agent.New(agent.Config{
-		Node: nodeSeam{d.node}, Slots: slotSeam{slots}, Host: d.host, Pods: &podSeam{make: func(ctx context.Context) (*node.Drainer, error) { return d.drainer(ctx, cfg, client) }}, Marshal: marshalSeam{d.marshal},
-		Clock: clock, Log: d.log, Registerer: d.reg,
+		Node: nodeSeam{d.client}, Slots: slotSeam{slots}, Host: d.host, Marshal: marshalSeam{d.marshal}, Clock: clock,
+		Pods: &podSeam{make: func(ctx context.Context) (*node.Drainer, error) { return d.drainer(ctx, cfg, client) }},
+		Log:  d.log, Registerer: d.reg,
 	})
 	return err
 }
@@ -113,11 +114,11 @@ const eventTimeout = 10 * time.Second
 // drainer makes the client for pods and evictions: it acts as the agent's own node where the cluster admits that, so
 // that the agent's token can touch no other node's pods.
 func (d *daemon) drainer(ctx context.Context, cfg *rest.Config, plain kube.Interface) (*node.Drainer, error) {
-	own, err := kube.Client(node.OwnNodeConfig(cfg, d.options.node))
+	own, err := kube.Client(node.OwnNodeConfig(cfg, d.nodeName))
 	if err != nil {
 		return nil, err
 	}
-	switch err := node.CanImpersonate(ctx, own, d.options.node); {
+	switch err := node.CanImpersonate(ctx, own, d.nodeName); {
 	case apierrors.IsForbidden(err):
 		d.log.Warn("pods are read and evicted with the agent's own rights: the cluster does not admit constrained impersonation", "err", err)
 		own = plain
@@ -125,7 +126,7 @@ func (d *daemon) drainer(ctx context.Context, cfg *rest.Config, plain kube.Inter
 		return nil, err
 	}
 	return node.NewDrainer(node.DrainerConfig{
-		Clientset: own, Node: d.options.node, Self: d.options.pod, Metrics: d.reg, Log: d.log,
+		Clientset: own, Node: d.nodeName, Self: d.podName, Metrics: d.reg, Log: d.log,
 	})
 }
 
@@ -176,7 +177,7 @@ func (d *daemon) configured(ctx context.Context, c *config.Config, err error) {
 	d.valid.Set(1)
 	d.agent.SetPolicy(policy(c, scheduleSeam{sched}))
 	d.marshal.Reconfigured()
-	d.log.Info("configuration in force", "file", d.options.config, "groups", len(c.Groups))
+	d.log.Info("configuration in force", "file", d.configFile, "groups", len(c.Groups))
 	if was != nil {
 		d.tell(ctx, false, "ConfigurationTakenUp", "a changed configuration is in force")
 	}
@@ -188,7 +189,7 @@ func (d *daemon) refused(ctx context.Context, err error) {
 	if d.config.Load() == nil {
 		stays = "there is none in force: no reboot is begun"
 	}
-	d.log.Error("configuration refused: "+stays, "file", d.options.config, "err", err)
+	d.log.Error("configuration refused", "now", stays, "file", d.configFile, "err", err)
 	d.tell(ctx, true, "ConfigurationRefused", fmt.Sprintf("%s: %v", stays, err))
 }
 
@@ -196,7 +197,7 @@ func (d *daemon) refused(ctx context.Context, err error) {
 func (d *daemon) tell(ctx context.Context, warning bool, reason, message string) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	seam := nodeSeam{d.node}
+	seam := nodeSeam{d.client}
 	n, err := seam.Get(ctx)
 	if err == nil {
 		err = seam.Event(ctx, n, warning, reason, message)
