@@ -9,7 +9,6 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
@@ -141,12 +140,6 @@ func (l *election) write(ctx context.Context, send func(context.Context) (*coord
 	got, err := send(ctx)
 	if err != nil {
 		l.fail(err)
-		l.mu.Lock()
-		contested := !l.holds && (apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err))
-		l.mu.Unlock()
-		if contested { // somebody was faster: look who, instead of trying again and again
-			l.lost()
-		}
 		return err // leaderelection asks for Conflict
 	}
 	l.saw(stateOf(got))

@@ -123,6 +123,12 @@ func TestNominate(t *testing.T) {
 		{"an active record whose slot another holds counts beside it", viewOf(workers(2),
 			[]Node{idle("x", inPhase(phaseRebooting, "slot-workers-0")), idle("y", inPhase(phaseDraining, "slot-workers-0")), bidder("a", 2)},
 			[]Slot{held("workers", 0, "y"), free("workers", 1)}), ""},
+		{"an active record whose slot is missing takes a place from one that is cordoned already", viewOf(workers(1),
+			[]Node{idle("x", inPhase(phaseRebooting, "slot-workers-0")), bidder("b", 1, cordoned)}, slots("workers", 1)), ""},
+		{"an active record counts in its slot's group though its node is in none now", viewOf(
+			Group{Name: "workers", MaxUnavailable: 1, Match: func(l map[string]string) bool { return l["out"] == "" }},
+			[]Node{idle("x", inPhase(phaseRebooting, "slot-workers-0"), func(n *Node) { n.Labels = map[string]string{"out": "yes"} }), bidder("b", 1)},
+			slots("workers", 1)), ""},
 		{"a slot that is being deleted is not nominated", viewOf(workers(1), []Node{bidder("a", 1)}, func() []Slot {
 			s := free("workers", 0)
 			s.Deleting = true
