@@ -64,6 +64,10 @@ fmt: $(GOLANGCI) ## gofumpt
 vulncheck: ## known vulnerabilities in what is called (asks vuln.go.dev)
 	go run $(GOVULNCHECK) ./...
 
+.PHONY: docs
+docs: ## write the generated parts of docs/ anew
+	go test ./agent ./config -update
+
 $(GOLANGCI):
 	GOBIN=$(TOOLS)/new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(TOOLS)/new/golangci-lint $@
