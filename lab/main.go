@@ -55,6 +55,7 @@ func commands() []command {
 		{"sentinel NODE…", "make nodes want a reboot", sentinel},
 		{"power NODE on|off|cycle", "switch a node's machine; off and cycle cut it", power},
 		{"node add | node remove NODE", "add a node; remove one for good", node},
+		{"demo [--out FILE] [--keep]", "a rollout of reboots over three nodes, watched, measured, and compared with one by hand", runDemo},
 		{"audit [--by pod|user] [--since DURATION]", "API requests counted from the audit log", countAudit},
 		{"image --out TAR --name NAME --binary FILE [--arch ARCH]", "write an image of a static binary", writeImage},
 		{"build [--tier api|nodes]", "make the parts only; api needs no root and prints KUBEBUILDER_ASSETS", buildParts},
