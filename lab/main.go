@@ -58,6 +58,7 @@ func commands() []command {
 		{"demo [--out FILE] [--keep]", "a rollout of reboots over three nodes, watched, measured, and compared with one by hand", runDemo},
 		{"audit [--by pod|user] [--since DURATION]", "API requests counted from the audit log", countAudit},
 		{"image --out TAR --name NAME --binary FILE [--arch ARCH]", "write an image of a static binary", writeImage},
+		{"e2e [--short] [--only REGEX] [--keep | --reuse] [--out FILE]", "scenarios on four real nodes: what must hold when things go wrong", endToEnd},
 		{"build [--tier api|nodes]", "make the parts only; api needs no root and prints KUBEBUILDER_ASSETS", buildParts},
 	}
 }

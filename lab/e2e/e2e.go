@@ -1,0 +1,307 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"kubebaton.io/baton/lab/cluster"
+	"kubebaton.io/baton/lab/observe"
+)
+
+// nodeCount is how many nodes the scenarios need: one that goes, one that is next, and some for the pods.
+const nodeCount = 4
+
+// How long things may take before they count as failed.
+const (
+	settleTime   = 75 * time.Second
+	scenarioTime = 4 * time.Minute
+	evidenceTime = 30 * time.Second
+)
+
+// Options of a run.
+type Options struct {
+	Cluster  string         // name
+	Image    string         // docker-archive of the agent
+	Apply    string         // kustomize directory
+	Short    bool           // the scenarios marked short only
+	Only     *regexp.Regexp // of those, the ones whose name matches; nil: all
+	Keep     bool           // leave the cluster running
+	Reuse    bool           // use, and leave, the cluster that runs already
+	Out      string         // file for the results as JSON, "" none
+	Evidence string         // directory for what failed scenarios leave; "" beside the cluster's logs
+	Stdout   io.Writer      // one line a scenario, and the sum
+	Progress io.Writer      // of the cluster's start
+}
+
+// scenario is one promise, shown.
+type scenario struct {
+	name   string // a sentence
+	short  bool
+	config settings // the zero value is the default
+	run    func(context.Context, *world) error
+}
+
+// Result of a scenario.
+type Result struct {
+	Name    string   `json:"name"`
+	Passed  bool     `json:"passed"`
+	Seconds float64  `json:"seconds"`
+	Reason  string   `json:"reason,omitempty"`
+	Notes   []string `json:"notes,omitempty"`    // what was measured on the way
+	Files   string   `json:"evidence,omitempty"` // directory
+}
+
+// Report of a run.
+type Report struct {
+	Started   time.Time `json:"started"`
+	Startup   float64   `json:"startupSeconds"` // until the first scenario could begin
+	Seconds   float64   `json:"seconds"`        // all of it
+	Passed    int       `json:"passed"`
+	Failed    int       `json:"failed"`
+	Scenarios []Result  `json:"scenarios"`
+}
+
+// Run runs the scenarios. The error is about the run itself, or says that scenarios failed.
+func Run(ctx context.Context, o Options) (err error) {
+	var chosen []scenario
+	for _, s := range scenarios() {
+		if (s.short || !o.Short) && (o.Only == nil || o.Only.MatchString(s.name)) {
+			chosen = append(chosen, s)
+		}
+	}
+	if len(chosen) == 0 {
+		return errors.New("no scenario has that name")
+	}
+	began := time.Now()
+	c, err := open(ctx, o)
+	if err != nil {
+		return err
+	}
+	if !o.Keep && !o.Reuse {
+		defer func() { err = errors.Join(err, c.Stop(context.WithoutCancel(ctx))) }()
+	} else {
+		defer func() { err = errors.Join(err, c.Release()) }()
+	}
+	w, err := newWorld(ctx, c, o)
+	if err != nil {
+		return err
+	}
+	defer w.obs.Stop()
+	report := Report{Started: began.UTC(), Startup: time.Since(began).Seconds()}
+	fmt.Fprintf(o.Stdout, "%d nodes and their agents run after %.1f s\n", len(w.nodes), report.Startup)
+	for _, s := range chosen {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		r := w.show(ctx, s)
+		w.print(r)
+		report.add(r)
+	}
+	report.Seconds = time.Since(began).Seconds()
+	fmt.Fprintf(o.Stdout, "%d passed, %d failed, 0 skipped in %.0f s\n", report.Passed, report.Failed, report.Seconds)
+	if err := report.write(o.Out); err != nil {
+		return err
+	}
+	if report.Failed > 0 {
+		return fmt.Errorf("%d of %d scenarios failed", report.Failed, len(chosen))
+	}
+	return nil
+}
+
+func open(ctx context.Context, o Options) (*cluster.Cluster, error) {
+	if o.Reuse {
+		return cluster.Open(o.Cluster, "")
+	}
+	c, err := cluster.Start(ctx, cluster.Options{Name: o.Cluster, Nodes: nodeCount, Progress: o.Progress})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Install(ctx, o.Image, o.Apply); err != nil {
+		return nil, errors.Join(err, c.Stop(context.WithoutCancel(ctx)))
+	}
+	return c, nil
+}
+
+func (r *Report) add(s Result) {
+	r.Scenarios = append(r.Scenarios, s)
+	if s.Passed {
+		r.Passed++
+	} else {
+		r.Failed++
+	}
+}
+
+func (r *Report) write(file string) error {
+	if file == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return os.WriteFile(file, append(text, '\n'), 0o644)
+}
+
+// show runs one scenario, judges it and keeps what is needed to understand a failure.
+func (w *world) show(ctx context.Context, s scenario) Result {
+	r := Result{Name: s.name}
+	began := time.Now()
+	err := w.prepare(ctx, s)
+	if err == nil {
+		limited, cancel := context.WithTimeoutCause(ctx, scenarioTime, fmt.Errorf("the scenario took longer than %s", scenarioTime))
+		err = errors.Join(s.run(limited, w), w.judge())
+		cancel()
+	}
+	r.Seconds = time.Since(began).Round(10 * time.Millisecond).Seconds()
+	r.Passed, r.Notes = err == nil, w.notes
+	if err != nil {
+		r.Reason = err.Error()
+		r.Files = filepath.Join(cmp.Or(w.Evidence, filepath.Join(w.c.Logs(), "e2e")), slug(s.name))
+		limited, cancel := context.WithTimeout(ctx, evidenceTime)
+		if err := w.keepEvidence(limited, r); err != nil {
+			fmt.Fprintf(w.Stdout, "keeping the evidence: %v\n", err)
+		}
+		cancel()
+		w.dirty = true
+	}
+	return r
+}
+
+// prepare brings the cluster into the state from which a scenario begins.
+func (w *world) prepare(ctx context.Context, s scenario) error {
+	w.scene(s)
+	if err := w.settle(ctx); err != nil {
+		return fmt.Errorf("before the scenario: %w", err)
+	}
+	if err := w.configure(ctx, s.config); err != nil {
+		return fmt.Errorf("before the scenario: %w", err)
+	}
+	w.scene(s)
+	return nil
+}
+
+func (w *world) print(r Result) {
+	if r.Passed {
+		fmt.Fprintf(w.Stdout, "pass %6.1f s  %s\n", r.Seconds, r.Name)
+	} else {
+		fmt.Fprintf(w.Stdout, "FAIL %6.1f s  %s\n     %s\n     see %s\n", r.Seconds, r.Name, r.Reason, r.Files)
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(w.Stdout, "               %s\n", n)
+	}
+}
+
+func slug(name string) string {
+	s := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(name, "-")
+	return s[:min(len(s), 60)]
+}
+
+// judge holds what happened since the scenario began to what must hold in every one.
+func (w *world) judge() error {
+	var faults []error
+	log := w.obs.Log().After(w.began)
+	for _, v := range log.Violations(w.limit) {
+		faults = append(faults, errors.New(v))
+	}
+	off, names, err := w.mostOff()
+	if err != nil {
+		faults = append(faults, err)
+	}
+	if off > w.limit {
+		faults = append(faults, fmt.Errorf("by the power log %d nodes were off at once, %v; at most %d may be", off, names, w.limit))
+	}
+	for _, e := range log.Events {
+		if n := e.Node; n != nil && n.Exists && !n.Unschedulable && w.foreign[n.Name] != 0 && e.Revision > w.foreign[n.Name] {
+			faults = append(faults, fmt.Errorf("the cordon that was on %s before was lost at %s", n.Name, e.Time.Format(timeFormat)))
+			break
+		}
+	}
+	return errors.Join(faults...)
+}
+
+const timeFormat = "15:04:05.000"
+
+// mostOff is the largest number of machines that were off at once since the scenario began, with their names.
+func (w *world) mostOff() (int, []string, error) {
+	log, err := w.c.PowerLog()
+	if err != nil {
+		return 0, nil, err
+	}
+	off := map[string]bool{}
+	var most []string
+	for _, e := range log {
+		if e.Time.Before(w.began) {
+			continue
+		}
+		delete(off, e.Node)
+		if !e.On {
+			off[e.Node] = true
+		}
+		if len(off) > len(most) {
+			most = most[:0]
+			for n := range off {
+				most = append(most, n)
+			}
+		}
+	}
+	return len(most), most, nil
+}
+
+// reboots is how many times each machine went off since the scenario began.
+func (w *world) reboots() (map[string]int, error) {
+	log, err := w.c.PowerLog()
+	n := map[string]int{}
+	for _, e := range log {
+		if !e.On && !e.Time.Before(w.began) {
+			n[e.Node]++
+		}
+	}
+	return n, err
+}
+
+// rebooted fails unless each of these nodes was switched off once since the scenario began, and no other.
+func (w *world) rebooted(nodes ...string) error {
+	got, err := w.reboots()
+	if err != nil {
+		return err
+	}
+	want := map[string]int{}
+	for _, n := range nodes {
+		want[n] = 1
+	}
+	var faults []error
+	for _, n := range w.nodes {
+		if got[n] != want[n] {
+			faults = append(faults, fmt.Errorf("%s was switched off %d times, want %d", n, got[n], want[n]))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// record is what the scenarios read of the annotation.
+type record struct {
+	Cycle   string
+	Attempt int
+	Phase   string
+	Reasons []string
+	Message string
+	BootID  string
+	Cordon  string
+	Slot    string
+}
+
+func recordOf(e observe.Event) (record, error) {
+	var r record
+	if err := json.Unmarshal([]byte(e.Node.Record), &r); err != nil {
+		return r, fmt.Errorf("reading the record %q of %s: %w", e.Node.Record, e.Node.Name, err)
+	}
+	return r, nil
+}

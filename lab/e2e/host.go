@@ -1,0 +1,194 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+)
+
+// leader is the PID, here, of the node's systemd.
+func (w *world) leader(node string) (int, error) {
+	path, err := w.c.File(node, "/")
+	if err != nil {
+		return 0, err
+	}
+	var pid int
+	if _, err := fmt.Sscanf(path, "/proc/%d/root", &pid); err != nil {
+		return 0, fmt.Errorf("finding the processes of %s at %q: %w", node, path, err)
+	}
+	return pid, nil
+}
+
+// agentPID is the PID, here, of the node's agent.
+func (w *world) agentPID(node string) (int, error) {
+	leader, err := w.leader(node)
+	if err != nil {
+		return 0, err
+	}
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range all {
+		exe, err := os.Readlink(filepath.Join(dir, "exe"))
+		if err != nil || filepath.Base(exe) != "baton-agent" {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(dir, "/proc/%d", &pid); err == nil && descends(pid, leader) {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("no agent runs on %s", node)
+}
+
+func descends(pid, from int) bool {
+	for pid > 1 {
+		if pid == from {
+			return true
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return false
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ") // the name may hold anything but is the last in parentheses here
+		var state string
+		if _, err := fmt.Sscan(rest, &state, &pid); err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// killAgent kills the node's agent at once and without a farewell.
+func (w *world) killAgent(node string) error {
+	pid, err := w.agentPID(node)
+	if err != nil {
+		return err
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		return fmt.Errorf("killing the agent of %s: %w", node, err)
+	}
+	return nil
+}
+
+// bus connects to the system bus of a node, as its root.
+func (w *world) bus(ctx context.Context, node string) (*dbus.Conn, error) {
+	socket, err := w.c.File(node, "/run/dbus/system_bus_socket")
+	if err != nil {
+		return nil, err
+	}
+	conn, err := dbus.Dial("unix:path="+socket, dbus.WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the bus of %s: %w", node, err)
+	}
+	if err := errors.Join(conn.Auth(nil), conn.Hello()); err != nil {
+		return nil, errors.Join(fmt.Errorf("connecting to the bus of %s: %w", node, err), conn.Close())
+	}
+	return conn, nil
+}
+
+const (
+	inhibitorWho = "e2e updater"
+	inhibitorWhy = "writes the firmware"
+)
+
+// inhibit takes a lock on shutdown that lasts until the returned file is closed.
+func inhibit(ctx context.Context, conn *dbus.Conn) (*os.File, error) {
+	var fd dbus.UnixFD
+	login := conn.Object("org.freedesktop.login1", "/org/freedesktop/login1")
+	err := login.CallWithContext(ctx, "org.freedesktop.login1.Manager.Inhibit", 0, "shutdown", inhibitorWho, inhibitorWhy, "block").Store(&fd)
+	if err != nil {
+		return nil, fmt.Errorf("taking an inhibitor lock: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "inhibitor"), nil
+}
+
+// calls tells of every call of a method of systemd's manager on this bus, by whomever. The connection serves nothing else
+// from then on.
+func calls(ctx context.Context, conn *dbus.Conn, member string) (<-chan *dbus.Message, error) {
+	rule := []string{"type='method_call',interface='org.freedesktop.systemd1.Manager',member='" + member + "'"}
+	if err := conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.Monitoring.BecomeMonitor", 0, rule, uint32(0)).Err; err != nil {
+		return nil, fmt.Errorf("watching the bus: %w", err)
+	}
+	seen := make(chan *dbus.Message, 64)
+	conn.Eavesdrop(seen)
+	return seen, nil
+}
+
+const inhibitorUnit = "e2e-inhibitor.service"
+
+// startInhibitor runs a unit that blocks shutdown, as an updater would, and returns when the lock is held. stop ends it.
+func (w *world) startInhibitor(ctx context.Context, node string) (stop func(context.Context) error, err error) {
+	stopped := false
+	stop = func(ctx context.Context) error {
+		if stopped {
+			return nil
+		}
+		_, err := w.c.Exec(ctx, node, "systemctl", "stop", inhibitorUnit)
+		stopped = err == nil
+		return err
+	}
+	w.later(stop)
+	if _, err := w.c.Exec(ctx, node, "systemd-run", "--collect", "--unit="+inhibitorUnit,
+		"systemd-inhibit", "--what=shutdown", "--mode=block", "--who="+inhibitorWho, "--why="+inhibitorWhy, "sleep", "infinity"); err != nil {
+		return nil, err
+	}
+	return stop, until(ctx, "the inhibitor on "+node, func() (bool, error) {
+		list, err := w.c.Exec(ctx, node, "systemd-inhibit", "--list", "--no-legend")
+		return strings.Contains(list, inhibitorWho), err
+	})
+}
+
+// raiseAtBoot installs a unit that raises the same sentinel as cluster.RaiseSentinel at every boot, before the kubelet runs.
+func (w *world) raiseAtBoot(node string) error {
+	const unit = `[Unit]
+Before=kubelet.service
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo linux-image-amd64 >/run/reboot-required.pkgs; echo "*** System restart required ***" >/run/reboot-required'
+`
+	const at, wanted = "/etc/systemd/system/e2e-sentinel.service", "/etc/systemd/system/multi-user.target.wants/e2e-sentinel.service"
+	w.later(func(context.Context) error {
+		for _, f := range []string{wanted, at} {
+			path, err := w.c.File(node, f)
+			if err == nil {
+				err = os.Remove(path)
+			}
+			if err != nil && !os.IsNotExist(err) {
+				return err
+			}
+		}
+		return nil
+	})
+	path, err := w.c.File(node, at)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, []byte(unit), 0o644); err != nil {
+		return err
+	}
+	if path, err = w.c.File(node, wanted); err != nil {
+		return err
+	}
+	return os.Symlink(at, path)
+}
+
+// reboot is what a person does on the host. The command may not live to see the end of it.
+func (w *world) reboot(ctx context.Context, node string) error {
+	before, err := w.reboots()
+	if err != nil {
+		return err
+	}
+	_, execErr := w.c.Exec(ctx, node, "systemctl", "reboot")
+	return until(ctx, node+" to go down", func() (bool, error) {
+		now, err := w.reboots()
+		return now[node] > before[node], errors.Join(err, execErr)
+	})
+}
