@@ -12,9 +12,7 @@ RUN CGO_ENABLED=0 GOOS=linux GOARCH=$TARGETARCH go build -trimpath -buildvcs=fal
     -ldflags "-s -w -X main.version=$VERSION" -o /baton-agent ./cmd/baton-agent
 
 FROM scratch
-# The time zones are in the binary. The certificates are for endpoints outside the cluster; the API server's come with
-# the pod's own token.
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+# Time zones and the certificates of public authorities are in the binary.
 COPY --from=build /baton-agent /baton-agent
 # uid 0 is what logind and systemd ask for; the DaemonSet takes every capability away from it.
 USER 0

@@ -286,7 +286,7 @@ func TestCycle(t *testing.T) {
 		s.leading = true
 		s.live(10*time.Minute, func() { s.raise("a") })
 		s.settled(t, 1)
-		if got := strings.Join(s.log[:4], " "); got != "patch take resign patch" {
+		if got := strings.Join(s.log[:5], " "); got != "patch take resign renew patch" {
 			t.Errorf("effects begin %s", got)
 		}
 	})

@@ -40,6 +40,7 @@ const (
 	ReasonBlockingPod      Reason = "blocking-pod"
 	ReasonPDB              Reason = "pdb"
 	ReasonVolume           Reason = "volume"
+	ReasonTerminating      Reason = "terminating"
 	ReasonEviction         Reason = "eviction"
 	ReasonDrained          Reason = "drained"
 	ReasonRefused          Reason = "refused"
@@ -78,6 +79,7 @@ func meanings() map[Reason]string {
 		ReasonBlockingPod:      "a pod says that it must not be moved",
 		ReasonPDB:              "a PodDisruptionBudget lets no pod go",
 		ReasonVolume:           "a volume is still attached",
+		ReasonTerminating:      "a pod is past its grace period and does not end",
 		ReasonEviction:         "pods were asked to go and are not gone yet",
 		ReasonDrained:          "the node is empty",
 		ReasonRefused:          "the host refused the reboot",
@@ -118,7 +120,8 @@ func moves() map[move][]Reason {
 		{Draining, Verifying}: {ReasonOtherReboot},
 		{Draining, Waiting}:   undone,
 		{Draining, Backoff}: {
-			ReasonEviction, ReasonPDB, ReasonUnmanagedPod, ReasonBlockingPod, ReasonVolume, ReasonSlotLost, ReasonRelease,
+			ReasonEviction, ReasonPDB, ReasonUnmanagedPod, ReasonBlockingPod, ReasonVolume, ReasonTerminating,
+			ReasonSlotLost, ReasonRelease,
 		},
 
 		{Rebooting, Verifying}: {ReasonRebooted},

@@ -466,12 +466,7 @@ func bid(o Observation) Decision {
 	case offered && (len(n.Reasons) > 0 || s.Group != o.Group):
 		return do(DeclineSlot{s})
 	case offered:
-		c := claim(o)
-		c.Cordon = CordonBaton
-		if o.Node.Unschedulable {
-			c.Cordon = CordonForeign
-		}
-		return do(TakeSlot{s, c})
+		return do(TakeSlot{s, claim(o)})
 	case n.Bids:
 		return wait("waits for a slot", o.Gates.Until, o.Window.Next)
 	}
@@ -487,17 +482,26 @@ func cordon(o Observation, s Slot) Decision {
 	case o.Leading:
 		return do(Resign{})
 	}
+	r.Cordon = CordonBaton
+	if o.Node.Unschedulable {
+		r.Cordon = CordonForeign
+	}
+	if s.Cordon != r.Cordon {
+		// The second write on the slot proves that it outlived the take: a Lease that is deleted by hand at the very
+		// moment of the take can vanish in spite of the finalizer.
+		c := claim(o)
+		c.Cordon = r.Cordon
+		return do(RenewSlot{s, c})
+	}
 	r.Slot, r.Group, r.Until = s.Name, s.Group, time.Time{}
 	r.Pods, r.Allocatable = slices.Clone(o.Gates.Ready), o.Node.Allocatable
 	r.Request = o.Node.Request
 	r.Settings = *o.Settings
 	r.Deadline = o.Now.Add(r.Settings.DrainTimeout)
 	w := o.enter(r, Draining, ReasonSlot, "holds "+s.Name)
-	if o.Node.Unschedulable {
-		r.Cordon = CordonForeign
-	} else {
+	if r.Cordon == CordonBaton {
 		on := true
-		r.Cordon, w.Cordon = CordonBaton, &on
+		w.Cordon = &on
 	}
 	return do(w)
 }

@@ -510,7 +510,7 @@ type always struct{}
 func (always) Open(time.Time) (bool, string)      { return true, "" }
 func (always) Change(time.Time) (time.Time, bool) { return time.Time{}, false }
 func everyGroup(map[string]string) string         { return "workers" }
-func testPolicy() Policy { return Policy{testSettings(), everyGroup, always{}} }
+func testPolicy() Policy                          { return Policy{testSettings(), everyGroup, always{}} }
 
 func (s *sim) record() (r Record) { _ = json.Unmarshal([]byte(s.node.Record), &r); return r }
 

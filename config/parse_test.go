@@ -341,9 +341,15 @@ func TestLimit(t *testing.T) {
 		nodes  int
 		want   int
 	}{
-		{Amount{Value: 1}, 0, 1}, {Amount{Value: 3}, 2, 3},
-		{Amount{20, true}, 0, 1}, {Amount{20, true}, 9, 1}, {Amount{20, true}, 10, 2}, {Amount{20, true}, 14, 2},
-		{Amount{100, true}, 5000, 5000}, {Amount{1, true}, 5, 1}, {Amount{33, true}, 9, 2},
+		{Amount{Value: 1}, 0, 1},
+		{Amount{Value: 3}, 2, 3},
+		{Amount{20, true}, 0, 1},
+		{Amount{20, true}, 9, 1},
+		{Amount{20, true}, 10, 2},
+		{Amount{20, true}, 14, 2},
+		{Amount{100, true}, 5000, 5000},
+		{Amount{1, true}, 5, 1},
+		{Amount{33, true}, 9, 2},
 		{Amount{}, 5, 1},
 	} {
 		if got := (Group{MaxUnavailable: tt.amount}).Limit(tt.nodes); got != tt.want {

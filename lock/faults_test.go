@@ -131,35 +131,55 @@ func operations() []operation {
 		return slices.ContainsFunc(slots, func(s Slot) bool { return s.Name == name })
 	}
 	return []operation{
-		{name: "take", prepare: nominated, done: func(w *world) bool { return w.get(slot0).Holder == "a" },
+		{
+			name: "take", prepare: nominated, done: func(w *world) bool { return w.get(slot0).Holder == "a" },
 			do: func(ctx context.Context, s *Slots, sl Slot) error {
 				_, err := s.Take(ctx, sl, "uid-a", claim("i1"))
 				return err
-			}},
-		{name: "renew", prepare: held, done: func(w *world) bool { return w.get(slot0).Instance == "i2" },
+			},
+		},
+		{
+			name: "renew", prepare: held, done: func(w *world) bool { return w.get(slot0).Instance == "i2" },
 			do: func(ctx context.Context, s *Slots, sl Slot) error {
 				_, err := s.Renew(ctx, sl, claim("i2"))
 				return err
-			}},
-		{name: "free", prepare: held, done: isEmpty,
-			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.Free(ctx, sl); return err }},
-		{name: "decline", prepare: nominated, done: isEmpty,
-			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.Decline(ctx, sl); return err }},
-		{name: "nominate", prepare: empty, done: func(w *world) bool { return w.get(slot0).BidCycle == "c7" },
+			},
+		},
+		{
+			name: "free", prepare: held, done: isEmpty,
+			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.Free(ctx, sl); return err },
+		},
+		{
+			name: "decline", prepare: nominated, done: isEmpty,
+			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.Decline(ctx, sl); return err },
+		},
+		{
+			name: "nominate", prepare: empty, done: func(w *world) bool { return w.get(slot0).BidCycle == "c7" },
 			do: func(ctx context.Context, s *Slots, sl Slot) error {
 				_, err := s.Nominate(ctx, sl, "uid-b", "b", "c7", 1, time.Now().Add(time.Minute))
 				return err
-			}},
-		{name: "clear the nomination", prepare: nominated, done: isEmpty,
-			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.ClearNomination(ctx, sl); return err }},
-		{name: "hold", prepare: held, done: func(w *world) bool { return w.get(slot0).Hold == "halted" },
-			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.SetHold(ctx, sl, "halted"); return err }},
-		{name: "free of the gone", prepare: held, done: isEmpty,
-			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.FreeGone(ctx, sl); return err }},
-		{name: "delete", prepare: empty, done: func(w *world) bool { return !there(w, slot0) }, again: true,
-			do: func(ctx context.Context, s *Slots, sl Slot) error { return s.Delete(ctx, sl) }},
-		{name: "create", prepare: empty, done: func(w *world) bool { return there(w, "slot-workers-1") }, again: true,
-			do: func(ctx context.Context, s *Slots, _ Slot) error { return s.Create(ctx, "workers", 1) }},
+			},
+		},
+		{
+			name: "clear the nomination", prepare: nominated, done: isEmpty,
+			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.ClearNomination(ctx, sl); return err },
+		},
+		{
+			name: "hold", prepare: held, done: func(w *world) bool { return w.get(slot0).Hold == "halted" },
+			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.SetHold(ctx, sl, "halted"); return err },
+		},
+		{
+			name: "free of the gone", prepare: held, done: isEmpty,
+			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.FreeGone(ctx, sl); return err },
+		},
+		{
+			name: "delete", prepare: empty, done: func(w *world) bool { return !there(w, slot0) }, again: true,
+			do: func(ctx context.Context, s *Slots, sl Slot) error { return s.Delete(ctx, sl) },
+		},
+		{
+			name: "create", prepare: empty, done: func(w *world) bool { return there(w, "slot-workers-1") }, again: true,
+			do: func(ctx context.Context, s *Slots, _ Slot) error { return s.Create(ctx, "workers", 1) },
+		},
 	}
 }
 

@@ -38,41 +38,56 @@ func TestVerbs(t *testing.T) {
 		want Slot
 	}{
 		{"take makes the nominee the holder and uses the nomination up", nominatedSlot(), takes, nil, heldSlot()},
-		{"take keeps the hold, which is not the taker's", with(nominatedSlot(), func(s *Slot) { s.Hold = "halted" }), takes, nil,
-			with(heldSlot(), func(s *Slot) { s.Hold = "halted" })},
+		{
+			"take keeps the hold, which is not the taker's", with(nominatedSlot(), func(s *Slot) { s.Hold = "halted" }), takes, nil,
+			with(heldSlot(), func(s *Slot) { s.Hold = "halted" }),
+		},
 		{"take refuses a slot without a nominee", empty(), takes, ErrNotNominated, Slot{}},
 		{"take refuses another node's nomination", with(nominatedSlot(), func(s *Slot) { s.Nominee = "uid-b" }), takes, ErrNotNominated, Slot{}},
 		{"take refuses when its own UID is unknown", with(nominatedSlot(), func(s *Slot) { s.Nominee = "" }), take("a", "", claim("i"), noon), ErrNotNominated, Slot{}},
 		{"take refuses an earlier cycle's nomination", with(nominatedSlot(), func(s *Slot) { s.BidCycle = "c0" }), takes, ErrNotNominated, Slot{}},
 		{"take refuses an earlier attempt's nomination", with(nominatedSlot(), func(s *Slot) { s.BidAttempt = 0 }), takes, ErrNotNominated, Slot{}},
-		{"take refuses a nomination without a cycle", with(nominatedSlot(), func(s *Slot) { s.BidCycle = "" }),
-			take("a", "uid-a", Claim{Attempt: 1}, noon), ErrNotNominated, Slot{}},
+		{
+			"take refuses a nomination without a cycle", with(nominatedSlot(), func(s *Slot) { s.BidCycle = "" }),
+			take("a", "uid-a", Claim{Attempt: 1}, noon), ErrNotNominated,
+			Slot{},
+		},
 		{"take refuses a nomination at the moment it ends", with(nominatedSlot(), func(s *Slot) { s.BidUntil = noon }), takes, ErrNotNominated, Slot{}},
 		{"take refuses a nomination without an end", with(nominatedSlot(), func(s *Slot) { s.BidUntil = time.Time{} }), takes, ErrNotNominated, Slot{}},
 		{"take refuses a Lease that is being deleted", with(nominatedSlot(), func(s *Slot) { s.Deleting = true }), takes, ErrDeleting, Slot{}},
 		{"take refuses another's slot", with(nominatedSlot(), func(s *Slot) { s.Holder = "b" }), takes, ErrHeld, Slot{}},
 		{"take refuses its own slot, which it may only renew", heldSlot(), takes, ErrHeld, Slot{}},
 
-		{"renew writes the claim and the time", heldSlot(), renew("a", Claim{"c1", 2, "boot-1", "foreign", "i2"}, later), nil,
-			with(heldSlot(), func(s *Slot) { s.Attempt, s.Cordon, s.Instance, s.Renewed = 2, "foreign", "i2", later })},
-		{"renew serves a Lease that is being deleted", with(heldSlot(), func(s *Slot) { s.Deleting = true }), renew("a", claim("i1"), noon), nil,
-			with(heldSlot(), func(s *Slot) { s.Deleting = true })},
+		{
+			"renew writes the claim and the time", heldSlot(), renew("a", Claim{"c1", 2, "boot-1", "foreign", "i2"}, later), nil,
+			with(heldSlot(), func(s *Slot) { s.Attempt, s.Cordon, s.Instance, s.Renewed = 2, "foreign", "i2", later }),
+		},
+		{
+			"renew serves a Lease that is being deleted", with(heldSlot(), func(s *Slot) { s.Deleting = true }), renew("a", claim("i1"), noon), nil,
+			with(heldSlot(), func(s *Slot) { s.Deleting = true }),
+		},
 		{"renew refuses another's slot", heldSlot(), renew("b", claim("i2"), later), ErrNotHeld, Slot{}},
 		{"renew refuses an empty slot, also a nominated one", nominatedSlot(), renew("a", claim("i2"), later), ErrNotHeld, Slot{}},
 
-		{"free empties all but the hold", with(heldSlot(), func(s *Slot) { s.Hold, s.Release, s.Cordon = "halted", "asked", "baton" }), free("a"), nil,
-			with(empty(), func(s *Slot) { s.Hold = "halted" })},
+		{
+			"free empties all but the hold", with(heldSlot(), func(s *Slot) { s.Hold, s.Release, s.Cordon = "halted", "asked", "baton" }), free("a"), nil,
+			with(empty(), func(s *Slot) { s.Hold = "halted" }),
+		},
 		{"free refuses another's slot", heldSlot(), free("b"), ErrNotHeld, Slot{}},
 		{"free refuses an empty slot", nominatedSlot(), free("a"), ErrNotHeld, Slot{}},
 
 		{"the marshal frees whoever is gone", heldSlot(), freeGone(), nil, empty()},
 		{"the marshal frees nothing that is empty", nominatedSlot(), freeGone(), ErrNotHeld, Slot{}},
-		{"the marshal lets an emptied Lease go that is being deleted", with(nominatedSlot(), func(s *Slot) { s.Deleting = true }), freeGone(), nil,
-			with(empty(), func(s *Slot) { s.Deleting = true })},
+		{
+			"the marshal lets an emptied Lease go that is being deleted", with(nominatedSlot(), func(s *Slot) { s.Deleting = true }), freeGone(), nil,
+			with(empty(), func(s *Slot) { s.Deleting = true }),
+		},
 
 		{"nominate offers an empty slot", empty(), nominate("uid-a", "a", "c1", 1, noon.Add(time.Minute)), nil, nominatedSlot()},
-		{"nominate replaces a nomination", with(nominatedSlot(), func(s *Slot) { s.Nominee, s.BidCycle = "uid-b", "c9" }),
-			nominate("uid-a", "a", "c1", 1, noon.Add(time.Minute)), nil, nominatedSlot()},
+		{
+			"nominate replaces a nomination", with(nominatedSlot(), func(s *Slot) { s.Nominee, s.BidCycle = "uid-b", "c9" }),
+			nominate("uid-a", "a", "c1", 1, noon.Add(time.Minute)), nil, nominatedSlot(),
+		},
 		{"nominate refuses a held slot", heldSlot(), nominate("uid-b", "b", "c1", 1, later), ErrHeld, Slot{}},
 		{"nominate refuses a Lease that is being deleted", with(empty(), func(s *Slot) { s.Deleting = true }), nominate("uid-b", "b", "c1", 1, later), ErrDeleting, Slot{}},
 		{"nominate refuses nobody", empty(), nominate("", "b", "c1", 1, later), ErrNotNominated, Slot{}},

@@ -13,8 +13,8 @@ import (
 // WatchAll calls apply with every slot of the namespace, at the start and whenever one of them changes: the marshal's
 // view. It ends with ctx and returns its error.
 func (s *Slots) WatchAll(ctx context.Context, apply func([]Slot)) error {
-	sel := kube.Selection{Labels: LabelGroup} // every slot has it, Lease `marshal` has not
-	err := kube.Watch(ctx, s.leases.List, s.leases.Watch, sel, &coordinationv1.Lease{},
+	// By name, not by label: a slot whose label somebody removed is a slot all the same.
+	err := kube.Watch(ctx, s.leases.List, s.leases.Watch, kube.Selection{}, &coordinationv1.Lease{},
 		func(items map[string]*coordinationv1.Lease) {
 			slots := make([]Slot, 0, len(items))
 			for _, l := range items {
@@ -25,7 +25,10 @@ func (s *Slots) WatchAll(ctx context.Context, apply func([]Slot)) error {
 			}
 			apply(sorted(slices.Values(slots)))
 		},
-		func(err error) { s.log.Warn("watching all slots", "err", err) })
+		func(err error) {
+			s.metrics.count("watch", err)
+			s.log.Warn("watching all slots", "err", err)
+		})
 	if err != nil {
 		return fmt.Errorf("watching all slots: %w", err)
 	}

@@ -24,7 +24,7 @@ import (
 const (
 	writesAtOnce = 8                      // so that a big group's slots are filled quickly, and the API server is not flooded
 	restAtLeast  = 10 * time.Millisecond  // between two passes: what happens meanwhile is decided on together
-	retryFirst   = 250 * time.Millisecond // after a refused or failed write, doubled with each pass that has one
+	retryFirst   = 50 * time.Millisecond // after a refused or failed write, doubled with each pass that has one
 	retryMost    = 30 * time.Second
 	missFirst    = 10 * time.Second // the penalty for the first nomination that was not taken, doubled with each
 	missMost     = time.Hour
@@ -233,7 +233,7 @@ func (r *runner) rest(timer *time.Timer, v View, clean bool) {
 	if clean {
 		r.retries = 0
 	} else {
-		retry := v.Now.Add(min(retryFirst<<min(r.retries, 10), retryMost))
+		retry := v.Now.Add(min(retryFirst<<min(r.retries, 12), retryMost))
 		r.retries++
 		if next.IsZero() || retry.Before(next) {
 			next = retry

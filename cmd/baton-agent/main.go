@@ -14,6 +14,8 @@ import (
 	"syscall"
 	_ "time/tzdata" // windows name time zones, and the image holds no zone files.
 
+	_ "golang.org/x/crypto/x509roots/fallback" // and no certificates.
+
 	"kubebaton.io/baton/config"
 )
 

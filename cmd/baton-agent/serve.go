@@ -57,6 +57,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	g.Go(func() error { return d.http(ctx) })
 	g.Go(func() error { return d.agent.Run(ctx) })
 	g.Go(func() error { return d.marshal.Run(ctx) })
+	g.Go(func() error { return d.trim(ctx) })
 	g.Go(func() error {
 		config.Watch(ctx, filepath.Dir(o.configFile), filepath.Base(o.configFile), func(c *config.Config, err error) { d.configured(ctx, c, err) })
 		return nil
