@@ -27,7 +27,8 @@ func runDemo(ctx context.Context, l lab, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
-	o.Terminal = err == nil
+	if size, err := unix.IoctlGetWinsize(int(os.Stdout.Fd()), unix.TIOCGWINSZ); err == nil {
+		o.Width = int(size.Col) // 0 where nobody knows: not drawn
+	}
 	return demo.Run(ctx, o)
 }

@@ -23,7 +23,7 @@ type Options struct {
 	Out        string    // file that gets the report as JSON; "" none
 	Keep       bool      // leave the cluster running
 	Stdout     io.Writer // progress, table and summary
-	Terminal   bool      // Stdout is one: the table is drawn in place
+	Width      int       // of the terminal that Stdout is, whereon the table is drawn in place; 0: it is none
 }
 
 const (
@@ -57,8 +57,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.leave(ctx)) }()
 	err = d.show(ctx)
-	if len(d.report.Nodes) == 0 {
-		return err // it ended before there was anything to tell
+	if len(d.report.Nodes) == 0 || ctx.Err() != nil {
+		return err // it ended before there was anything to tell, or nobody wants to know
 	}
 	if err != nil {
 		d.report.Error = err.Error()

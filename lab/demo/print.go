@@ -47,8 +47,9 @@ func (r *Report) printNodes(w io.Writer) {
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintf(w, "total\t\t\t\t\t\t\t\t%v\t%v\n", r.Total, r.HandTotal)
+	fmt.Fprintln(w, "turn: from the node before it; added: to the hand's, whose drain looks once a second whether a pod is gone")
 	for _, h := range r.HandOvers {
-		fmt.Fprintf(w, "slot freed by %s → %s named %v, slot taken %v, cordoned %v\n", h.From, h.To, h.Named, h.Taken, h.Took)
+		fmt.Fprintf(w, "slot freed by %s: %s named after %v, slot taken %v, cordoned %v\n", h.From, h.To, h.Named, h.Taken, h.Took)
 	}
 }
 

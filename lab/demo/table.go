@@ -94,14 +94,14 @@ type table struct {
 const columns = "%-6s %-10s %8s  %-36s  %s"
 
 func (t *table) changed(old, fresh row) {
-	if t.Terminal || (old.phase == fresh.phase && old.why == fresh.why && old.bootID == fresh.bootID) {
+	if t.Width > 0 || (old.phase == fresh.phase && old.why == fresh.why && old.bootID == fresh.bootID) {
 		return
 	}
 	t.say("%-6s %-10s %s  %s", fresh.node, fresh.phase, fresh.bootID, fresh.why)
 }
 
 func (t *table) draw(rows map[string]row) {
-	if !t.Terminal {
+	if t.Width == 0 {
 		return
 	}
 	var b strings.Builder
@@ -109,7 +109,7 @@ func (t *table) draw(rows map[string]row) {
 		fmt.Fprintf(&b, "\x1b[%dA", t.drawn)
 	}
 	line := func(format string, args ...any) {
-		fmt.Fprintf(&b, "\x1b[2K%s\n", shorten(fmt.Sprintf(format, args...), 150))
+		fmt.Fprintf(&b, "\x1b[2K%s\n", shorten(fmt.Sprintf(format, args...), t.Width))
 	}
 	line("%6.1f s", time.Since(t.start).Seconds())
 	line(columns, "NODE", "PHASE", "SINCE", "BOOT ID", "WHY")
@@ -121,9 +121,11 @@ func (t *table) draw(rows map[string]row) {
 	fmt.Fprint(t.Stdout, b.String())
 }
 
+// shorten cuts s to a line of n columns: one that wraps would not be drawn over.
 func shorten(s string, n int) string {
-	if len(s) <= n {
+	runes := []rune(s)
+	if len(runes) <= n {
 		return s
 	}
-	return s[:n-1] + "…"
+	return string(runes[:n-1]) + "…"
 }
