@@ -39,7 +39,7 @@ func TestDocumentationIsInStep(t *testing.T) {
 	}
 }
 
-var update = flag.Bool("update", false, "write the documentation anew") //nolint:gochecknoglobals // a flag
+var update = flag.Bool("update", false, "write the documentation anew")
 
 func updating() bool { return *update }
 

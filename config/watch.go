@@ -50,7 +50,7 @@ func watch(ctx context.Context, dir, file string, reread time.Duration, changed 
 			if settled == nil {
 				settled = time.After(settle)
 			}
-		case <-errs: // an overflow: something was missed
+		case _ = <-errs: // an overflow: something was missed
 			settled = time.After(settle)
 		case <-settled:
 			settled = nil

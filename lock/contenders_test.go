@@ -110,7 +110,9 @@ type ring struct {
 
 func (r *ring) enter() error {
 	n := r.inside.Add(1)
-	for m := r.most.Load(); n > m && !r.most.CompareAndSwap(m, n); m = r.most.Load() {
+	m := r.most.Load()
+	for n > m && !r.most.CompareAndSwap(m, n) {
+		m = r.most.Load()
 	}
 	if n > int32(r.slots) {
 		return fmt.Errorf("%d nodes inside with %d slots", n, r.slots)
@@ -212,8 +214,8 @@ func (p *contender) step(ctx context.Context) (again bool, err error) {
 
 // goDown renews first: after that no earlier write, a late Free for example, can take the slot away.
 func (p *contender) goDown(ctx context.Context, sl Slot) error {
-	sl, err := p.slots.Renew(ctx, sl, p.claim())
-	if err != nil {
+	sl, renewal := p.slots.Renew(ctx, sl, p.claim())
+	if renewal != nil {
 		p.ring.faults.Add(1)
 		return nil
 	}

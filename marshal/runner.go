@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	writesAtOnce = 8                      // so that a big group's slots are filled quickly, and the API server is not flooded
-	restAtLeast  = 10 * time.Millisecond  // between two passes: what happens meanwhile is decided on together
+	writesAtOnce = 8                     // so that a big group's slots are filled quickly, and the API server is not flooded
+	restAtLeast  = 10 * time.Millisecond // between two passes: what happens meanwhile is decided on together
 	retryFirst   = 50 * time.Millisecond // after a refused or failed write, doubled with each pass that has one
 	retryMost    = 30 * time.Second
 	missFirst    = 10 * time.Second // the penalty for the first nomination that was not taken, doubled with each
