@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kubebaton.io/baton/agent"
+	"kubebaton.io/baton/lock"
+)
+
+func TestTheCommandLine(t *testing.T) {
+	dir := t.TempDir()
+	good, bad := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "bad.yaml")
+	write := func(path, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	head := "apiVersion: kubebaton.io/v1alpha1\nkind: RebootConfiguration\n"
+	write(good, head+"maxUnavailable: 2\n")
+	write(bad, head+"maxUnavailable: 0\ngateIntervall: 5m\n")
+	for _, tt := range []struct {
+		name     string
+		args     []string
+		code     int
+		out, err []string
+	}{
+		{"help teaches", []string{"--help"}, exitOK, nil, []string{"check-config FILE", "slot", "-node-name", "/readyz"}},
+		{"a version is known", []string{"--version"}, exitOK, []string{"baton-agent"}, nil},
+		{"all faults of the flags at once", []string{"--log-format=xml", "--node-name=", "extra"}, exitUsage, nil, []string{"--log-format", "--node-name", "extra"}},
+		{"an unknown flag is a fault", []string{"--nope"}, exitUsage, nil, []string{"nope"}},
+		{"a valid configuration", []string{"check-config", good}, exitOK, []string{"valid", "workers (maxUnavailable 2)"}, nil},
+		{"all faults of a configuration at once", []string{"check-config", bad}, exitFault, nil, []string{"maxUnavailable", "gateIntervall"}},
+		{"a configuration that is not there", []string{"check-config", filepath.Join(dir, "none")}, exitFault, nil, []string{"none"}},
+		{"check-config wants one file", []string{"check-config"}, exitUsage, nil, []string{"usage"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out, err bytes.Buffer
+			if code := run(t.Context(), tt.args, &out, &err); code != tt.code {
+				t.Errorf("exit code %d, want %d; %s%s", code, tt.code, &out, &err)
+			}
+			for _, w := range tt.out {
+				if !strings.Contains(out.String(), w) {
+					t.Errorf("stdout lacks %q: %s", w, &out)
+				}
+			}
+			for _, w := range tt.err {
+				if !strings.Contains(err.String(), w) {
+					t.Errorf("stderr lacks %q: %s", w, &err)
+				}
+			}
+		})
+	}
+}
+
+// What an error of a write means decides whether the next write is a fence.
+func TestOutcome(t *testing.T) {
+	leases := schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
+	for _, tt := range []struct {
+		name string
+		err  error
+		want error
+	}{
+		{"a conflict took no effect", apierrors.NewConflict(leases, "slot-workers-0", errors.New("changed")), agent.ErrConflict},
+		{"another UID is a conflict", apierrors.NewInvalid(schema.GroupKind{Kind: "Node"}, "n1", nil), agent.ErrConflict},
+		{"a slot that is held by another is a conflict", lock.ErrHeld, agent.ErrConflict},
+		{"an object that is gone is gone", apierrors.NewNotFound(leases, "slot-workers-0"), agent.ErrGone},
+		{"a time-out may have taken effect", apierrors.NewTimeoutError("slow", 1), agent.ErrUnknown},
+		{"a server error may have taken effect", apierrors.NewInternalError(errors.New("etcd")), agent.ErrUnknown},
+		{"a lost connection may have taken effect", errors.New("connection reset by peer"), agent.ErrUnknown},
+		{"an ended context may have taken effect", context.DeadlineExceeded, agent.ErrUnknown},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := outcome(tt.err); !errors.Is(got, tt.want) || !errors.Is(got, tt.err) {
+				t.Errorf("outcome is %v", got)
+			}
+		})
+	}
+	for _, err := range []error{
+		apierrors.NewForbidden(leases, "slot-workers-0", errors.New("policy")),
+		apierrors.NewTooManyRequests("busy", 1),
+	} {
+		if got := outcome(err); errors.Is(got, agent.ErrUnknown) || errors.Is(got, agent.ErrConflict) {
+			t.Errorf("a refusal took no effect and is none of these: %v", got)
+		}
+	}
+	if outcome(nil) != nil {
+		t.Error("no error has an outcome")
+	}
+}
+
+func TestGivingBackPagesOfTheProgramLeavesItRunning(t *testing.T) {
+	if err := unmapProgram(); err != nil {
+		t.Fatal(err)
+	}
+	if http.StatusText(http.StatusTeapot) == "" {
+		t.Error("constants are gone")
+	}
+}
