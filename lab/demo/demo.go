@@ -64,7 +64,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		d.report.Error = err.Error()
 	}
 	d.report.judge()
-	d.report.print(o.Stdout)
+	d.report.summarize(o.Stdout)
 	if o.Out != "" {
 		err = errors.Join(err, d.report.write(o.Out))
 	}
@@ -98,6 +98,10 @@ func (d *demo) show(ctx context.Context) error {
 	}
 	defer d.observer.Stop()
 	from, err := d.rollout(ctx)
+	if ctx.Err() != nil || from.IsZero() {
+		return err
+	}
+	// A rollout that did not end well is measured all the same: that is when the figures matter.
 	if err := errors.Join(err, d.collect(ctx, from, time.Now())); err != nil {
 		return err
 	}
@@ -155,9 +159,6 @@ func (d *demo) rollout(ctx context.Context) (time.Time, error) {
 
 // collect measures the rollout from outside, once it is over.
 func (d *demo) collect(ctx context.Context, from, to time.Time) error {
-	if from.IsZero() || ctx.Err() != nil {
-		return ctx.Err()
-	}
 	power, err := d.cluster.PowerLog()
 	if err != nil {
 		return err

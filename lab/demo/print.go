@@ -12,8 +12,8 @@ import (
 	"kubebaton.io/baton/lab/observe"
 )
 
-// print writes the summary.
-func (r *Report) print(w io.Writer) {
+// summarize writes what a person wants to see.
+func (r *Report) summarize(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	r.printNodes(t)
 	r.printBoots(t)

@@ -131,7 +131,7 @@ func TestReport(t *testing.T) {
 		r.Violations = []string{"two at once"}
 		r.judge()
 		var text bytes.Buffer
-		r.print(&text)
+		r.summarize(&text)
 		for _, want := range []string{"MISSED", "FAULT: two at once", "old n1"} {
 			if !strings.Contains(text.String(), want) {
 				t.Errorf("no %q in\n%s", want, &text)

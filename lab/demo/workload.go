@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -196,7 +195,7 @@ func (d *demo) waitConfigured(ctx context.Context, pod string, start time.Time) 
 	if err != nil {
 		return fmt.Errorf("reading the log of %s: %w", pod, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // it was read only
 	for lines := bufio.NewScanner(log); lines.Scan(); {
 		var line struct {
 			Time time.Time

@@ -59,6 +59,7 @@ type Slot struct {
 
 // Event is one version of one object; exactly one of Node and Slot is set.
 type Event struct {
+	Seq      int       // in the order of arrival, from 0; Seq+1 is the mark to wait from for what comes after
 	Time     time.Time // of arrival
 	Revision uint64    // in this order the versions took effect
 	Node     *Node
@@ -170,7 +171,7 @@ func (o *Observer) add(e Event) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	e.Time = time.Now()
+	e.Time, e.Seq = time.Now(), len(o.events)
 	o.events = append(o.events, e)
 	close(o.changed)
 	o.changed = make(chan struct{})
@@ -208,7 +209,8 @@ func slotEvent(l *coordinationv1.Lease, exists bool) Event {
 func revision(o interface {
 	runtime.Object
 	metav1.Object
-}) uint64 {
+},
+) uint64 {
 	n, err := strconv.ParseUint(o.GetResourceVersion(), 10, 64)
 	if err != nil {
 		return 0 // sorts first; no API server with etcd does this
