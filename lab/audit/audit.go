@@ -16,8 +16,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -56,6 +58,7 @@ type event struct {
 	Verb       string    `json:"verb"`
 	RequestURI string    `json:"requestURI"`
 	Received   time.Time `json:"requestReceivedTimestamp"`
+	Staged     time.Time `json:"stageTimestamp"`
 	User       struct {
 		Username string              `json:"username"`
 		Extra    map[string][]string `json:"extra"`
@@ -118,9 +121,67 @@ func Evictions(path string, from, to time.Time) ([]Eviction, error) {
 	return found, err
 }
 
+// Watch is a watch that goes on.
+type Watch struct {
+	Caller   Caller
+	Resource string
+	Timeout  time.Duration // after which it ends and is asked for anew; 0: it did not say
+}
+
+// Watching are the watches in a log file that were going on at that time. One that is asked for again while the server has
+// not yet noticed the end of the one before, as after a crash, counts once.
+func Watching(path string, at time.Time) ([]Watch, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("looking for watches: %w", err)
+	}
+	defer f.Close()
+	open := map[string]event{} // by audit ID
+	err = read(f, func(e event) {
+		switch {
+		case e.Verb != "watch" || e.Staged.After(at):
+		case e.Stage == "ResponseStarted":
+			open[e.AuditID] = e
+		default:
+			delete(open, e.AuditID)
+		}
+	})
+	byWhat := map[string]Watch{}
+	for _, e := range open {
+		q := e.query()
+		q.Del("resourceVersion")
+		timeout, err := strconv.Atoi(q.Get("timeoutSeconds"))
+		if err != nil {
+			timeout = 0
+		}
+		q.Del("timeoutSeconds") // client-go chooses it at random, and says it twice
+		q.Del("timeout")
+		path, _, _ := strings.Cut(e.RequestURI, "?")
+		byWhat[fmt.Sprint(e.caller(), path, q.Encode())] = Watch{e.caller(), e.Object.Resource, time.Duration(timeout) * time.Second}
+	}
+	return slices.Collect(maps.Values(byWhat)), err
+}
+
+func (e event) query() url.Values {
+	u, err := url.ParseRequestURI(e.RequestURI)
+	if err != nil {
+		return url.Values{}
+	}
+	return u.Query()
+}
+
 // each calls use for every request once.
 func each(r io.Reader, from, to time.Time, use func(event)) error {
 	started := map[string]bool{}
+	return read(r, func(e event) {
+		if e.counts(started) && !e.Received.Before(from) && (to.IsZero() || e.Received.Before(to)) {
+			use(e)
+		}
+	})
+}
+
+// read calls use for every event.
+func read(r io.Reader, use func(event)) error {
 	lines := bufio.NewReaderSize(r, 1<<16)
 	for n := 1; ; n++ {
 		line, err := lines.ReadBytes('\n')
@@ -134,9 +195,7 @@ func each(r io.Reader, from, to time.Time, use func(event)) error {
 		if err := json.Unmarshal(bytes.TrimSpace(line), &e); err != nil {
 			return fmt.Errorf("reading line %d of the audit log: %w", n, err)
 		}
-		if e.counts(started) && !e.Received.Before(from) && (to.IsZero() || e.Received.Before(to)) {
-			use(e)
-		}
+		use(e)
 	}
 }
 

@@ -1,6 +1,9 @@
 package audit
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -88,4 +91,35 @@ func TestCount(t *testing.T) {
 			t.Errorf("table:\n%s", &b)
 		}
 	})
+}
+
+func TestWatching(t *testing.T) {
+	const line = `{"auditID":%q,"stage":%q,"verb":"watch","requestURI":%q,"stageTimestamp":"2026-01-01T10:00:%02dZ","user":{"username":"agent"},"objectRef":{"resource":"nodes"}}` + "\n"
+	const uri = "/api/v1/nodes?resourceVersion=%d&timeout=1h0m%ds&timeoutSeconds=36%02d&watch=true"
+	path := filepath.Join(t.TempDir(), "audit.log")
+	text := fmt.Sprintf(line, "1", "ResponseStarted", fmt.Sprintf(uri, 1, 1, 1), 1) +
+		fmt.Sprintf(line, "2", "ResponseStarted", "/api/v1/pods?watch=true", 2) +
+		fmt.Sprintf(line, "3", "ResponseStarted", fmt.Sprintf(uri, 7, 3, 3), 3) +
+		fmt.Sprintf(line, "2", "ResponseComplete", "/api/v1/pods?watch=true", 4)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		second, want int
+	}{
+		"before the first":                        {0, 0},
+		"both are there":                          {2, 2},
+		"one that is asked for again counts once": {3, 2},
+		"one has ended":                           {5, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Watching(path, time.Date(2026, 1, 1, 10, 0, tc.second, 0, time.UTC))
+			if err != nil || len(got) != tc.want {
+				t.Fatalf("%v, error %v; want %d", got, err, tc.want)
+			}
+			if tc.second == 5 && got[0].Timeout.Round(time.Minute) != time.Hour {
+				t.Errorf("timeout %v, want an hour", got[0].Timeout)
+			}
+		})
+	}
 }

@@ -14,16 +14,27 @@ import (
 // AgentUser is the service account of the agents.
 const AgentUser = "system:serviceaccount:" + Namespace + ":baton-agent"
 
-// Memory of a process, in bytes.
+// Memory of a process, in bytes. A page that a program unmaps leaves its RSS but not the machine's memory: what the kernel
+// charges to the control group, page cache included, is said beside it.
 type Memory struct {
-	RSS  int64 `json:"rss"`  // VmRSS: what is resident, the sum of the next two
-	Anon int64 `json:"anon"` // RssAnon: its own
-	File int64 `json:"file"` // RssFile: of the binary and other files; shared with the page cache
+	RSS     int64 `json:"rss"`     // VmRSS: what is resident, the sum of the next two
+	Anon    int64 `json:"anon"`    // RssAnon: its own
+	File    int64 `json:"file"`    // RssFile: of the binary and other files; shared with the page cache
+	Peak    int64 `json:"peak"`    // VmHWM: the largest RSS since the process started
+	Group   int64 `json:"group"`   // memory.current, or usage_in_bytes, of its container's control group; 0: cannot be read
+	Working int64 `json:"working"` // Group without inactive_file: what `kubectl top` says
 }
 
 // AgentMemory is that of the agent's process on a node, read inside the node.
 func AgentMemory(ctx context.Context, c *cluster.Cluster, node string) (Memory, error) {
-	const script = `for p in $(grep -lx baton-agent /proc/[0-9]*/comm); do cat ${p%comm}status; done`
+	const script = `for p in $(grep -lx baton-agent /proc/[0-9]*/comm); do
+	p=${p%/comm}
+	cat $p/status
+	group=$(sed -n 's/^[0-9]*:memory://p' $p/cgroup)
+	if [ -n "$group" ]; then group=/sys/fs/cgroup/memory$group; else group=/sys/fs/cgroup$(sed -n 's/^0:://p' $p/cgroup); fi
+	cat $group/memory.usage_in_bytes $group/memory.current 2>/dev/null | sed 's/^/Group: /'
+	sed -n 's/^inactive_file /Inactive: /p' $group/memory.stat 2>/dev/null
+done; true`
 	out, err := c.Exec(ctx, node, "sh", "-c", script)
 	if err != nil {
 		return Memory{}, fmt.Errorf("reading the agent's memory on node %q: %w", node, err)
@@ -37,23 +48,31 @@ func AgentMemory(ctx context.Context, c *cluster.Cluster, node string) (Memory, 
 
 func parseMemory(status string) (Memory, error) {
 	var m Memory
+	var inactive int64
+	to := map[string]*int64{"VmRSS": &m.RSS, "RssAnon": &m.Anon, "RssFile": &m.File, "VmHWM": &m.Peak, "Group": &m.Group, "Inactive": &inactive}
 	found := 0
 	for line := range strings.Lines(status) {
 		key, value, _ := strings.Cut(line, ":")
-		to := map[string]*int64{"VmRSS": &m.RSS, "RssAnon": &m.Anon, "RssFile": &m.File}[key]
-		if to == nil {
+		if to[key] == nil {
 			continue
 		}
-		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+		value, kib := strings.CutSuffix(strings.TrimSpace(value), " kB")
+		n, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
 			return m, fmt.Errorf("reading %q: %w", strings.TrimSpace(line), err)
 		}
-		*to = kib << 10
-		found++
+		if kib {
+			n <<= 10
+		}
+		*to[key] = n
+		if key == "VmRSS" {
+			found++
+		}
 	}
-	if found != 3 {
-		return m, fmt.Errorf("want one agent, there are %d", found/3)
+	if found != 1 || m.Anon+m.File == 0 {
+		return m, fmt.Errorf("want one agent, there are %d", found)
 	}
+	m.Working = max(0, m.Group-inactive)
 	return m, nil
 }
 

@@ -229,10 +229,14 @@ func TestBothOff(t *testing.T) {
 }
 
 func TestParseMemory(t *testing.T) {
-	one := "Name:\tbaton-agent\nVmRSS:\t   25000 kB\nRssAnon:\t    9000 kB\nRssFile:\t   16000 kB\n"
-	got, err := parseMemory(one)
-	if want := (Memory{RSS: 25000 << 10, Anon: 9000 << 10, File: 16000 << 10}); err != nil || got != want {
-		t.Errorf("%+v, error %v", got, err)
+	one := "Name:\tbaton-agent\nVmHWM:\t   31000 kB\nVmRSS:\t   25000 kB\nRssAnon:\t    9000 kB\nRssFile:\t   16000 kB\n"
+	want := Memory{RSS: 25000 << 10, Anon: 9000 << 10, File: 16000 << 10, Peak: 31000 << 10}
+	if got, err := parseMemory(one); err != nil || got != want {
+		t.Errorf("no control group: %+v, error %v", got, err)
+	}
+	want.Group, want.Working = 40<<20, 30<<20
+	if got, err := parseMemory(one + "Group: 41943040\nInactive: 10485760\n"); err != nil || got != want {
+		t.Errorf("with a control group: %+v, error %v", got, err)
 	}
 	for name, text := range map[string]string{"no agent": "", "two agents": one + one} {
 		if _, err := parseMemory(text); err == nil {
