@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"kubebaton.io/baton/lab/cluster"
@@ -104,6 +105,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		r := w.show(ctx, s)
 		w.print(r)
 		report.add(r)
+	}
+	if o.Keep || o.Reuse {
+		if err := w.settle(ctx); err != nil {
+			return fmt.Errorf("after the scenarios: %w", err)
+		}
 	}
 	report.Seconds = time.Since(began).Seconds()
 	fmt.Fprintf(o.Stdout, "%d passed, %d failed, 0 skipped in %.0f s\n", report.Passed, report.Failed, report.Seconds)
@@ -200,7 +206,7 @@ func (w *world) print(r Result) {
 }
 
 func slug(name string) string {
-	s := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(name, "-")
+	s := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(name), "-")
 	return s[:min(len(s), 60)]
 }
 

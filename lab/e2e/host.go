@@ -78,7 +78,7 @@ func (w *world) killAgent(node string) error {
 	return nil
 }
 
-// bus connects to the system bus of a node, as its root.
+// bus connects to the system bus of a node, as its root. Nobody there sees a process behind it: this one is outside.
 func (w *world) bus(ctx context.Context, node string) (*dbus.Conn, error) {
 	socket, err := w.c.File(node, "/run/dbus/system_bus_socket")
 	if err != nil {
@@ -99,27 +99,43 @@ const (
 	inhibitorWhy = "writes the firmware"
 )
 
-// inhibit takes a lock on shutdown that lasts until the returned file is closed.
-func inhibit(ctx context.Context, conn *dbus.Conn) (*os.File, error) {
-	var fd dbus.UnixFD
-	login := conn.Object("org.freedesktop.login1", "/org/freedesktop/login1")
-	err := login.CallWithContext(ctx, "org.freedesktop.login1.Manager.Inhibit", 0, "shutdown", inhibitorWho, inhibitorWhy, "block").Store(&fd)
-	if err != nil {
-		return nil, fmt.Errorf("taking an inhibitor lock: %w", err)
+// calls tells of every call of these methods on this bus, by whomever. The connection serves nothing else from then on.
+func calls(ctx context.Context, conn *dbus.Conn, members ...string) (<-chan *dbus.Message, error) {
+	var rules []string
+	for _, m := range members {
+		rules = append(rules, "type='method_call',member='"+m+"'")
 	}
-	return os.NewFile(uintptr(fd), "inhibitor"), nil
-}
-
-// calls tells of every call of a method of systemd's manager on this bus, by whomever. The connection serves nothing else
-// from then on.
-func calls(ctx context.Context, conn *dbus.Conn, member string) (<-chan *dbus.Message, error) {
-	rule := []string{"type='method_call',interface='org.freedesktop.systemd1.Manager',member='" + member + "'"}
-	if err := conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.Monitoring.BecomeMonitor", 0, rule, uint32(0)).Err; err != nil {
+	if err := conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.Monitoring.BecomeMonitor", 0, rules, uint32(0)).Err; err != nil {
 		return nil, fmt.Errorf("watching the bus: %w", err)
 	}
-	seen := make(chan *dbus.Message, 64)
+	seen := make(chan *dbus.Message, 256)
 	conn.Eavesdrop(seen)
 	return seen, nil
+}
+
+// member is the name of the method that a message calls.
+func member(m *dbus.Message) string {
+	name, _ := m.Headers[dbus.FieldMember].Value().(string)
+	return name
+}
+
+// apiServer is the PID of the cluster's API server.
+func (w *world) apiServer() (int, error) {
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range all {
+		args, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err != nil || !strings.Contains(string(args), "--audit-log-path="+w.c.AuditLog()+"\x00") {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(dir, "/proc/%d", &pid); err == nil {
+			return pid, nil
+		}
+	}
+	return 0, errors.New("the API server was not found")
 }
 
 const inhibitorUnit = "e2e-inhibitor.service"

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"kubebaton.io/baton/lab/observe"
 )
@@ -109,112 +109,118 @@ func inhibitorInDraining(ctx context.Context, w *world) error {
 }
 
 // inhibitorAtTheCall takes the lock after the agent's last look at the inhibitors and before its call: so it is logind that
-// refuses. That moment is seen on the bus: in Rebooting the agent lists systemd's jobs once when it enters the phase, and once
-// more in its last check, after the inhibitors and before it reads its slot.
+// refuses. See lockAtLastCheck.
 func inhibitorAtTheCall(ctx context.Context, w *world) error {
-	var gone []string
-	for _, node := range []string{"n3", "n4", "n1"} {
-		refused, err := w.refuseCall(ctx, node)
-		if err != nil {
-			return err
-		}
-		gone = append(gone, node)
-		if err := w.home(ctx, node); err != nil {
-			return err
-		}
-		if refused {
-			return w.rebooted(gone...)
-		}
-		w.note("on %s the call was faster than the lock: tried again", node)
-	}
-	return errors.New("the agent's call was faster than the lock every time: logind's refusal was not seen")
-}
-
-// refuseCall makes logind refuse one reboot of the node. false: the lock came too late, and the node reboots.
-func (w *world) refuseCall(ctx context.Context, node string) (bool, error) {
-	_, release, err := w.stuck(ctx, "stuck-"+node, node)
+	const node = "n3"
+	_, release, err := w.stuck(ctx, "stuck", node)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if err := w.raise(node); err != nil {
-		return false, err
+		return err
 	}
 	draining, err := w.phase(ctx, node, observe.Draining)
 	if err != nil {
-		return false, err
+		return err
 	}
 	held, err := recordOf(draining)
 	if err != nil {
-		return false, err
+		return err
 	}
-	lock, err := w.lockAtLastCheck(ctx, node, release)
+	stop, err := w.lockAtLastCheck(ctx, node, release)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if lock == nil {
-		return false, nil
-	}
-	defer lock.Close()
 	refused, err := w.next(ctx, draining, node+" to give up", func(e observe.Event) bool {
-		return observe.InPhase(node, observe.Backoff)(e) || observe.InPhase(node, observe.Waiting)(e) || observe.InPhase(node, observe.Verifying)(e)
+		return e.Node != nil && e.Node.Name == node && e.Node.Phase != observe.Draining && e.Node.Phase != observe.Rebooting
 	})
 	if err != nil {
-		return false, err
+		return err
 	}
 	r, err := recordOf(refused)
 	if err != nil {
-		return false, err
-	}
-	if refused.Node.Phase != observe.Backoff || !slices.Contains(r.Reasons, "inhibitor") || !strings.Contains(r.Message, "inhibitor") {
-		return false, fmt.Errorf("the refused reboot led to %s for %v: %q; want Backoff for inhibitor", refused.Node.Phase, r.Reasons, r.Message)
+		return err
 	}
 	w.note("the agent says: %s", r.Message)
+	if refused.Node.Phase != observe.Backoff || !slices.Contains(r.Reasons, "inhibitor") || !strings.Contains(r.Message, "asking for a reboot") {
+		return fmt.Errorf("the refused reboot led to %s for %v: %q; want Backoff for inhibitor", refused.Node.Phase, r.Reasons, r.Message)
+	}
 	if refused.Node.Unschedulable {
-		return false, errors.New("the node is in Backoff and still cordoned")
+		return errors.New("the node is in Backoff and still cordoned")
 	}
-	off, err := w.reboots()
-	if err != nil {
-		return false, err
+	if _, err := w.next(ctx, refused, held.Slot+" to be freed", slotFreed(held.Slot, node)); err != nil {
+		return err
 	}
-	if off[node] != 0 {
-		return false, fmt.Errorf("the node went down %d times in spite of the refusal", off[node])
+	if err := w.rebooted(); err != nil {
+		return err
 	}
-	_, err = w.next(ctx, refused, held.Slot+" to be freed", slotFreed(held.Slot, node))
-	return true, err
+	if err := errors.Join(stop(ctx), w.home(ctx, node)); err != nil {
+		return err
+	}
+	return w.rebooted(node)
 }
 
-// lockAtLastCheck lets the drain end and takes an inhibitor lock when the last check is all but over. nil: it came too late.
-func (w *world) lockAtLastCheck(ctx context.Context, node string, release func(context.Context) error) (*os.File, error) {
-	own, err := w.bus(ctx, node)
-	if err != nil {
-		return nil, err
-	}
-	w.later(func(context.Context) error { _ = own.Close(); return nil })
+// lockAtLastCheck lets the drain end and starts an inhibitor when the last check is all but over; stop ends it. In the last
+// check the agent lists the inhibitors, then systemd's jobs, and then reads its slot from the API server. All but the last is
+// seen on the node's bus. So that the lock is not late, the API server stands still meanwhile.
+func (w *world) lockAtLastCheck(ctx context.Context, node string, release func(context.Context) error) (stop func(context.Context) error, err error) {
 	monitor, err := w.bus(ctx, node)
 	if err != nil {
 		return nil, err
 	}
 	defer monitor.Close()
-	seen, err := calls(ctx, monitor, "ListJobs")
+	seen, err := calls(ctx, monitor, "ListJobs", "ListInhibitors")
+	if err != nil {
+		return nil, err
+	}
+	api, err := w.apiServer()
 	if err != nil {
 		return nil, err
 	}
 	if err := release(ctx); err != nil {
 		return nil, err
 	}
-	for range 2 {
+	rebooting := false // on entering the phase the agent lists the jobs, which it does not do before
+	for {
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for the last check of %s: %w", node, context.Cause(ctx))
-		case <-seen:
+		case m := <-seen:
+			if member(m) == "ListJobs" {
+				rebooting = true
+				continue
+			}
+		}
+		if !rebooting {
+			continue
+		}
+		if stop, err = w.lockWhileStill(ctx, node, api, seen); stop != nil || err != nil {
+			return stop, err
 		}
 	}
-	lock, err := inhibit(ctx, own)
-	var refused dbus.Error
-	if errors.As(err, &refused) || errors.Is(err, dbus.ErrClosed) {
-		return nil, nil //nolint:nilnil // said above: the node is going down
+}
+
+// lockWhileStill stops the API server, waits for the agent to list the jobs and starts the inhibitor. Nothing is returned
+// when the agent does not list them: it was not the last check but the gates' turn, after which it asks the API server first.
+func (w *world) lockWhileStill(ctx context.Context, node string, api int, seen <-chan *dbus.Message) (stop func(context.Context) error, err error) {
+	if err := unix.Kill(api, unix.SIGSTOP); err != nil {
+		return nil, fmt.Errorf("stopping the API server: %w", err)
 	}
-	return lock, err
+	defer func() { err = errors.Join(err, unix.Kill(api, unix.SIGCONT)) }()
+	turn := time.NewTimer(time.Second)
+	defer turn.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-turn.C:
+			return nil, nil //nolint:nilnil // said above
+		case m := <-seen:
+			if member(m) == "ListJobs" {
+				return w.startInhibitor(ctx, node)
+			}
+		}
+	}
 }
 
 // sentinelSurvives: the update asks for a reboot again after every boot. n2 wants one too, so that there is somebody who

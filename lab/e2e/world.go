@@ -86,6 +86,13 @@ func (w *world) makeWorkload(ctx context.Context) error {
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
+	// What an earlier run in this cluster left.
+	if err := w.client.AppsV1().Deployments(space).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{FieldSelector: "metadata.name!=blue"}); err != nil {
+		return err
+	}
+	if err := w.client.PolicyV1().PodDisruptionBudgets(space).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		return err
+	}
 	blue := deployment("blue", 8)
 	if _, err := w.client.AppsV1().Deployments(space).Create(ctx, blue, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
@@ -361,16 +368,14 @@ func (w *world) cordon(ctx context.Context, node string) error {
 // registerAgain makes a kubelet register its node anew. The agent's pod goes with the Node that it was bound to.
 func (w *world) registerAgain(ctx context.Context, node string) error {
 	now := int64(0)
-	err := w.client.CoreV1().Pods("").DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
-	pods, listErr := w.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
-	if err = errors.Join(err, listErr); err != nil {
+	pods, err := w.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	if err != nil {
 		return err
 	}
 	for _, p := range pods.Items {
-		err = errors.Join(err, w.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}))
-	}
-	if err != nil {
-		return err
+		if err := w.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
 	}
 	mark := w.obs.Mark()
 	if _, err := w.c.Exec(ctx, node, "systemctl", "restart", "kubelet"); err != nil {
@@ -529,15 +534,35 @@ func (w *world) configure(ctx context.Context, s settings) error {
 // takenUp waits until an agent logs that a configuration newer than began is in force. By itself a kubelet brings a changed
 // ConfigMap to its pods within a minute or so; for a pod that changes it looks at once.
 func (w *world) takenUp(ctx context.Context, pod string, began time.Time) error {
-	pods := w.client.CoreV1().Pods(batonSpace)
-	since := metav1.NewTime(began.Truncate(time.Second))
-	log, err := pods.GetLogs(pod, &corev1.PodLogOptions{Container: "agent", Follow: true, SinceTime: &since}).Stream(ctx)
-	if err != nil {
-		return err
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	said := make(chan error, 1)
+	go func() { said <- w.saysInForce(ctx, pod, began) }()
+	touch := time.NewTicker(2 * time.Second) // the kubelet's own watch of the ConfigMap may be behind the first time
+	defer touch.Stop()
+	for {
+		text := fmt.Sprintf(`{"metadata":{"annotations":{"e2e.kubebaton.io/touched":%q}}}`, time.Now().Format(time.RFC3339Nano))
+		if _, err := w.client.CoreV1().Pods(batonSpace).Patch(ctx, pod, types.MergePatchType, []byte(text), metav1.PatchOptions{}); err != nil {
+			return err
+		}
+		select {
+		case err := <-said:
+			return err
+		case <-touch.C:
+		}
 	}
-	defer log.Close()
-	done := make(chan error, 1)
-	go func() {
+}
+
+// saysInForce follows the log of an agent. A kubelet may end that at any time: then it is followed anew.
+func (w *world) saysInForce(ctx context.Context, pod string, began time.Time) error {
+	since := metav1.NewTime(began.Truncate(time.Second))
+	options := &corev1.PodLogOptions{Container: "agent", Follow: true, SinceTime: &since}
+	return until(ctx, "agent "+pod+" to say that the configuration is in force", func() (bool, error) {
+		log, err := w.client.CoreV1().Pods(batonSpace).GetLogs(pod, options).Stream(ctx)
+		if err != nil {
+			return false, err
+		}
+		defer log.Close()
 		lines := bufio.NewScanner(log)
 		for lines.Scan() {
 			var line struct {
@@ -545,25 +570,11 @@ func (w *world) takenUp(ctx context.Context, pod string, began time.Time) error 
 				Msg  string
 			}
 			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "configuration in force" && line.Time.After(began) {
-				done <- nil
-				return
+				return true, nil
 			}
 		}
-		done <- fmt.Errorf("the log of %s ended: %w", pod, errors.Join(lines.Err(), context.Cause(ctx)))
-	}()
-	touch := time.NewTicker(2 * time.Second) // the kubelet's own watch of the ConfigMap may be behind the first time
-	defer touch.Stop()
-	for {
-		text := fmt.Sprintf(`{"metadata":{"annotations":{"e2e.kubebaton.io/touched":%q}}}`, time.Now().Format(time.RFC3339Nano))
-		if _, err := pods.Patch(ctx, pod, types.MergePatchType, []byte(text), metav1.PatchOptions{}); err != nil {
-			return err
-		}
-		select {
-		case err := <-done:
-			return err
-		case <-touch.C:
-		}
-	}
+		return false, lines.Err()
+	})
 }
 
 // until asks again and again what no watch tells, until the answer is yes or the context ends; err says what is missing.
