@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,65 +77,10 @@ func (w *world) killAgent(node string) error {
 	return nil
 }
 
-// bus connects to the system bus of a node, as its root. Nobody there sees a process behind it: this one is outside.
-func (w *world) bus(ctx context.Context, node string) (*dbus.Conn, error) {
-	socket, err := w.c.File(node, "/run/dbus/system_bus_socket")
-	if err != nil {
-		return nil, err
-	}
-	conn, err := dbus.Dial("unix:path="+socket, dbus.WithContext(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("connecting to the bus of %s: %w", node, err)
-	}
-	if err := errors.Join(conn.Auth(nil), conn.Hello()); err != nil {
-		return nil, errors.Join(fmt.Errorf("connecting to the bus of %s: %w", node, err), conn.Close())
-	}
-	return conn, nil
-}
-
 const (
 	inhibitorWho = "e2e updater"
 	inhibitorWhy = "writes the firmware"
 )
-
-// calls tells of every call of these methods on this bus, by whomever. The connection serves nothing else from then on.
-func calls(ctx context.Context, conn *dbus.Conn, members ...string) (<-chan *dbus.Message, error) {
-	var rules []string
-	for _, m := range members {
-		rules = append(rules, "type='method_call',member='"+m+"'")
-	}
-	if err := conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.Monitoring.BecomeMonitor", 0, rules, uint32(0)).Err; err != nil {
-		return nil, fmt.Errorf("watching the bus: %w", err)
-	}
-	seen := make(chan *dbus.Message, 256)
-	conn.Eavesdrop(seen)
-	return seen, nil
-}
-
-// member is the name of the method that a message calls.
-func member(m *dbus.Message) string {
-	name, _ := m.Headers[dbus.FieldMember].Value().(string)
-	return name
-}
-
-// apiServer is the PID of the cluster's API server.
-func (w *world) apiServer() (int, error) {
-	all, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return 0, err
-	}
-	for _, dir := range all {
-		args, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if err != nil || !strings.Contains(string(args), "--audit-log-path="+w.c.AuditLog()+"\x00") {
-			continue
-		}
-		var pid int
-		if _, err := fmt.Sscanf(dir, "/proc/%d", &pid); err == nil {
-			return pid, nil
-		}
-	}
-	return 0, errors.New("the API server was not found")
-}
 
 const inhibitorUnit = "e2e-inhibitor.service"
 
@@ -148,6 +92,9 @@ func (w *world) startInhibitor(ctx context.Context, node string) (stop func(cont
 			return nil
 		}
 		_, err := w.c.Exec(ctx, node, "systemctl", "stop", inhibitorUnit)
+		if err != nil && strings.Contains(err.Error(), "not loaded") {
+			err = nil // it went with its boot
+		}
 		stopped = err == nil
 		return err
 	}
@@ -160,6 +107,40 @@ func (w *world) startInhibitor(ctx context.Context, node string) (stop func(cont
 		list, err := w.c.Exec(ctx, node, "systemd-inhibit", "--list", "--no-legend")
 		return strings.Contains(list, inhibitorWho), err
 	})
+}
+
+// denyReboots makes the bus of a node refuse logind's reboot call to everybody. Nothing shows that beforehand. allow ends it.
+func (w *world) denyReboots(ctx context.Context, node string) (allow func(context.Context) error, err error) {
+	const policy = `<busconfig><policy context="mandatory">
+<deny send_destination="org.freedesktop.login1" send_interface="org.freedesktop.login1.Manager" send_member="RebootWithFlags"/>
+</policy></busconfig>
+`
+	path, err := w.c.File(node, "/etc/dbus-1/system.d/e2e.conf")
+	if err != nil {
+		return nil, err
+	}
+	reload := func(ctx context.Context) error {
+		_, err := w.c.Exec(ctx, node, "systemctl", "reload", "dbus")
+		return err
+	}
+	allow = func(ctx context.Context) error {
+		path, err := w.c.File(node, "/etc/dbus-1/system.d/e2e.conf")
+		if err != nil {
+			return err
+		}
+		switch err := os.Remove(path); {
+		case os.IsNotExist(err):
+			return nil
+		case err != nil:
+			return err
+		}
+		return reload(ctx)
+	}
+	w.later(allow)
+	if err := os.WriteFile(path, []byte(policy), 0o644); err != nil {
+		return nil, err
+	}
+	return allow, reload(ctx)
 }
 
 // raiseAtBoot installs a unit that raises the same sentinel as cluster.RaiseSentinel at every boot, before the kubelet runs.

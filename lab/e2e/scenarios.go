@@ -28,7 +28,7 @@ func scenarios() []scenario {
 		{"the policy refuses the token of one node on another", true, settings{}, tokenOfAnother},
 		{"an inhibitor keeps a node waiting and is named", false, settings{}, inhibitorBefore},
 		{"an inhibitor that appears in Draining gives the slot back", false, settings{}, inhibitorInDraining},
-		{"a reboot that logind refuses is given up", false, settings{}, inhibitorAtTheCall},
+		{"a reboot that the host refuses is given up", false, settings{}, hostRefuses},
 		{"a sentinel that survives the reboot brings no second one", false, settings{}, sentinelSurvives},
 		{"a reboot by hand in Waiting is noticed", false, settings{}, rebootInWaiting},
 		{"a reboot by hand in Draining ends the cycle", false, settings{}, rebootInDraining},

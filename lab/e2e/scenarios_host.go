@@ -8,9 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/godbus/dbus/v5"
-	"golang.org/x/sys/unix"
-
 	"kubebaton.io/baton/lab/observe"
 )
 
@@ -108,31 +105,27 @@ func inhibitorInDraining(ctx context.Context, w *world) error {
 	return w.rebooted(node)
 }
 
-// inhibitorAtTheCall takes the lock after the agent's last look at the inhibitors and before its call: so it is logind that
-// refuses. See lockAtLastCheck.
-func inhibitorAtTheCall(ctx context.Context, w *world) error {
+// hostRefuses: every gate is open, and the reboot is refused all the same. It is the bus that refuses: the logind of systemd
+// 252 never refuses root a reboot for a lock that root holds, whatever the flags say.
+func hostRefuses(ctx context.Context, w *world) error {
 	const node = "n3"
-	_, release, err := w.stuck(ctx, "stuck", node)
+	allow, err := w.denyReboots(ctx, node)
 	if err != nil {
 		return err
 	}
 	if err := w.raise(node); err != nil {
 		return err
 	}
-	draining, err := w.phase(ctx, node, observe.Draining)
+	rebooting, err := w.phase(ctx, node, observe.Rebooting)
 	if err != nil {
 		return err
 	}
-	held, err := recordOf(draining)
+	held, err := recordOf(rebooting)
 	if err != nil {
 		return err
 	}
-	stop, err := w.lockAtLastCheck(ctx, node, release)
-	if err != nil {
-		return err
-	}
-	refused, err := w.next(ctx, draining, node+" to give up", func(e observe.Event) bool {
-		return e.Node != nil && e.Node.Name == node && e.Node.Phase != observe.Draining && e.Node.Phase != observe.Rebooting
+	refused, err := w.next(ctx, rebooting, node+" to give up", func(e observe.Event) bool {
+		return e.Node != nil && e.Node.Name == node && e.Node.Phase != observe.Rebooting
 	})
 	if err != nil {
 		return err
@@ -141,9 +134,8 @@ func inhibitorAtTheCall(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
-	w.note("the agent says: %s", r.Message)
-	if refused.Node.Phase != observe.Backoff || !slices.Contains(r.Reasons, "inhibitor") || !strings.Contains(r.Message, "asking for a reboot") {
-		return fmt.Errorf("the refused reboot led to %s for %v: %q; want Backoff for inhibitor", refused.Node.Phase, r.Reasons, r.Message)
+	if refused.Node.Phase != observe.Backoff || !slices.Contains(r.Reasons, "refused") || !strings.Contains(r.Message, "AccessDenied") {
+		return fmt.Errorf("the refused reboot led to %s for %v: %q; want Backoff for refused", refused.Node.Phase, r.Reasons, r.Message)
 	}
 	if refused.Node.Unschedulable {
 		return errors.New("the node is in Backoff and still cordoned")
@@ -154,73 +146,10 @@ func inhibitorAtTheCall(ctx context.Context, w *world) error {
 	if err := w.rebooted(); err != nil {
 		return err
 	}
-	if err := errors.Join(stop(ctx), w.home(ctx, node)); err != nil {
+	if err := errors.Join(allow(ctx), w.home(ctx, node)); err != nil {
 		return err
 	}
 	return w.rebooted(node)
-}
-
-// lockAtLastCheck lets the drain end and starts an inhibitor when the last check is all but over; stop ends it. In the last
-// check the agent lists the inhibitors, then systemd's jobs, and then reads its slot from the API server. All but the last is
-// seen on the node's bus. So that the lock is not late, the API server stands still meanwhile.
-func (w *world) lockAtLastCheck(ctx context.Context, node string, release func(context.Context) error) (stop func(context.Context) error, err error) {
-	monitor, err := w.bus(ctx, node)
-	if err != nil {
-		return nil, err
-	}
-	defer monitor.Close()
-	seen, err := calls(ctx, monitor, "ListJobs", "ListInhibitors")
-	if err != nil {
-		return nil, err
-	}
-	api, err := w.apiServer()
-	if err != nil {
-		return nil, err
-	}
-	if err := release(ctx); err != nil {
-		return nil, err
-	}
-	rebooting := false // on entering the phase the agent lists the jobs, which it does not do before
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for the last check of %s: %w", node, context.Cause(ctx))
-		case m := <-seen:
-			if member(m) == "ListJobs" {
-				rebooting = true
-				continue
-			}
-		}
-		if !rebooting {
-			continue
-		}
-		if stop, err = w.lockWhileStill(ctx, node, api, seen); stop != nil || err != nil {
-			return stop, err
-		}
-	}
-}
-
-// lockWhileStill stops the API server, waits for the agent to list the jobs and starts the inhibitor. Nothing is returned
-// when the agent does not list them: it was not the last check but the gates' turn, after which it asks the API server first.
-func (w *world) lockWhileStill(ctx context.Context, node string, api int, seen <-chan *dbus.Message) (stop func(context.Context) error, err error) {
-	if err := unix.Kill(api, unix.SIGSTOP); err != nil {
-		return nil, fmt.Errorf("stopping the API server: %w", err)
-	}
-	defer func() { err = errors.Join(err, unix.Kill(api, unix.SIGCONT)) }()
-	turn := time.NewTimer(time.Second)
-	defer turn.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-turn.C:
-			return nil, nil //nolint:nilnil // said above
-		case m := <-seen:
-			if member(m) == "ListJobs" {
-				return w.startInhibitor(ctx, node)
-			}
-		}
-	}
 }
 
 // sentinelSurvives: the update asks for a reboot again after every boot. n2 wants one too, so that there is somebody who
