@@ -194,7 +194,7 @@ func cordonKept(ctx context.Context, w *world) error {
 
 func cordonKeptInBackoff(ctx context.Context, w *world) error {
 	const node = "n4"
-	if _, _, err := w.stuck(ctx, "stuck", node); err != nil {
+	if _, _, err := w.stuck(ctx, node); err != nil {
 		return err
 	}
 	if err := errors.Join(w.cordon(ctx, node), w.raise(node)); err != nil {
@@ -209,7 +209,7 @@ func cordonKeptInBackoff(ctx context.Context, w *world) error {
 		return err
 	}
 	if !slices.Contains(r.Reasons, "pdb") {
-		return fmt.Errorf("Backoff for %v, want pdb: %s", r.Reasons, r.Message)
+		return fmt.Errorf("it is in Backoff for %v, want pdb: %s", r.Reasons, r.Message)
 	}
 	if err := w.dropSentinel(node); err != nil {
 		return err
@@ -227,7 +227,7 @@ func cordonKeptInBackoff(ctx context.Context, w *world) error {
 // budgetBlocks: n1 is first and cannot be drained, n2 waits for the same slot.
 func budgetBlocks(ctx context.Context, w *world) error {
 	const first, second = "n1", "n2"
-	pod, release, err := w.stuck(ctx, "stuck", first)
+	pod, release, err := w.stuck(ctx, first)
 	if err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func budgetBlocks(ctx context.Context, w *world) error {
 		return err
 	}
 	if !slices.Contains(r.Reasons, "pdb") || !strings.Contains(r.Message, pod.Name) {
-		return fmt.Errorf("Backoff for %v, %q; want pdb, and the pod %s named", r.Reasons, r.Message, pod.Name)
+		return fmt.Errorf("it is in Backoff for %v, %q; want pdb, and the pod %s named", r.Reasons, r.Message, pod.Name)
 	}
 	if backoff.Node.Unschedulable {
 		return errors.New("the node is in Backoff and still cordoned")

@@ -22,7 +22,7 @@ import (
 // slotDeleted: n1 drains, n2 waits for the slot, and somebody deletes the Lease.
 func slotDeleted(ctx context.Context, w *world) error {
 	const first, second = "n1", "n2"
-	_, release, err := w.stuck(ctx, "stuck", first)
+	_, release, err := w.stuck(ctx, first)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func slotDeleted(ctx context.Context, w *world) error {
 // nodeDeleted: somebody deletes the Node of n4 while n4 drains, and n1 waits for the slot.
 func nodeDeleted(ctx context.Context, w *world) error {
 	const gone, next = "n4", "n1"
-	_, release, err := w.stuck(ctx, "stuck", gone)
+	_, release, err := w.stuck(ctx, gone)
 	if err != nil {
 		return err
 	}

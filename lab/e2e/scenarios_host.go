@@ -63,7 +63,7 @@ func inhibitorBefore(ctx context.Context, w *world) error {
 
 func inhibitorInDraining(ctx context.Context, w *world) error {
 	const node = "n2"
-	_, release, err := w.stuck(ctx, "stuck", node)
+	_, release, err := w.stuck(ctx, node)
 	if err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func rebootInWaiting(ctx context.Context, w *world) error {
 
 func rebootInDraining(ctx context.Context, w *world) error {
 	const node = "n1"
-	if _, _, err := w.stuck(ctx, "stuck", node); err != nil {
+	if _, _, err := w.stuck(ctx, node); err != nil {
 		return err
 	}
 	if err := w.raise(node); err != nil {
@@ -254,7 +254,7 @@ func rebootInDraining(ctx context.Context, w *world) error {
 		return err
 	}
 	if !slices.Contains(r.Reasons, "other-reboot") {
-		return fmt.Errorf("Verifying for %v, want other-reboot", r.Reasons)
+		return fmt.Errorf("it is Verifying for %v, want other-reboot", r.Reasons)
 	}
 	if err := w.home(ctx, node); err != nil {
 		return err

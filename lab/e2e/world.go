@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -146,7 +144,8 @@ func (w *world) pin(ctx context.Context, name, node string, linger time.Duration
 }
 
 // stuck pins a pod that no drain may evict until release is called.
-func (w *world) stuck(ctx context.Context, name, node string) (pod *corev1.Pod, release func(context.Context) error, err error) {
+func (w *world) stuck(ctx context.Context, node string) (pod *corev1.Pod, release func(context.Context) error, err error) {
+	const name = "stuck"
 	if pod, err = w.pin(ctx, name, node, 0); err != nil {
 		return nil, nil, err
 	}
@@ -187,152 +186,6 @@ func (w *world) scene(s scenario) {
 	}
 }
 
-// settle undoes what the last scenario did and waits until the cluster is as it was at the start.
-func (w *world) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*settleTime)
-	defer cancel()
-	err := w.trySettle(ctx)
-	if err != nil && w.dirty && ctx.Err() == nil {
-		err = errors.Join(w.force(ctx), w.trySettle(ctx))
-	}
-	if err == nil {
-		w.dirty = false
-	}
-	return err
-}
-
-func (w *world) trySettle(ctx context.Context) error {
-	for _, f := range slices.Backward(w.undo) {
-		if err := f(ctx); err != nil {
-			return fmt.Errorf("undoing the last scenario: %w", err)
-		}
-	}
-	w.undo = nil
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
-	return until(ctx, "the cluster to settle", func() (bool, error) {
-		left := errors.Join(w.tidy(ctx), w.unsettled(ctx))
-		return left == nil, left
-	})
-}
-
-// tidy takes away from the nodes what a scenario put there.
-func (w *world) tidy(ctx context.Context) error {
-	var faults []error
-	nodes := w.obs.Nodes()
-	for _, name := range w.nodes {
-		n, ok := nodes[name]
-		faults = append(faults, w.c.Power(ctx, name, cluster.On), w.dropSentinel(name))
-		switch {
-		case !ok:
-			faults = append(faults, w.registerAgain(ctx, name))
-		case n.Hold:
-			faults = append(faults, w.annotate(ctx, name, holdKey, nil))
-		case n.Phase == observe.Failed:
-			faults = append(faults, w.annotate(ctx, name, acknowledgeKey, "e2e"))
-		case n.Phase == observe.Idle && n.Unschedulable:
-			_, err := w.setCordon(ctx, name, false)
-			faults = append(faults, err)
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// unsettled says what is not yet as at the start.
-func (w *world) unsettled(ctx context.Context) error {
-	var left []error
-	nodes := w.obs.Nodes()
-	for _, name := range w.nodes {
-		n, ok := nodes[name]
-		switch {
-		case !ok:
-			left = append(left, fmt.Errorf("there is no Node %s", name))
-		case n.Phase != observe.Idle || n.Record != "":
-			left = append(left, fmt.Errorf("%s is %q: %s", name, n.Phase, n.Record))
-		case n.Unschedulable || !n.Ready || n.Hold:
-			left = append(left, fmt.Errorf("%s: unschedulable %t, ready %t, hold %t", name, n.Unschedulable, n.Ready, n.Hold))
-		}
-	}
-	for _, s := range w.obs.Slots() {
-		if s.Holder != "" || s.Nominee != "" || s.Deleting {
-			left = append(left, fmt.Errorf("slot %s: holder %q, nominee %q, deleting %t", s.Name, s.Holder, s.Nominee, s.Deleting))
-		}
-	}
-	if len(left) > 0 {
-		return errors.Join(left...)
-	}
-	return errors.Join(w.agentsRun(ctx), w.workloadRuns(ctx))
-}
-
-// agentsRun fails unless every node's agent was started on the node's present boot and runs.
-func (w *world) agentsRun(ctx context.Context) error {
-	pods, err := w.client.CoreV1().Pods(batonSpace).List(ctx, metav1.ListOptions{LabelSelector: agentLabel})
-	if err != nil {
-		return err
-	}
-	log, err := w.c.PowerLog()
-	if err != nil {
-		return err
-	}
-	since := map[string]time.Time{}
-	for _, e := range log {
-		since[e.Node] = e.Time.Truncate(time.Second)
-	}
-	running := map[string]bool{}
-	for _, p := range pods.Items {
-		for _, c := range p.Status.ContainerStatuses {
-			if r := c.State.Running; r != nil && p.DeletionTimestamp == nil && !r.StartedAt.Time.Before(since[p.Spec.NodeName]) {
-				running[p.Spec.NodeName] = true
-			}
-		}
-	}
-	var left []error
-	for _, n := range w.nodes {
-		if !running[n] {
-			left = append(left, fmt.Errorf("the agent of %s does not run", n))
-		}
-	}
-	return errors.Join(left...)
-}
-
-func (w *world) workloadRuns(ctx context.Context) error {
-	d, err := w.client.AppsV1().Deployments(space).Get(ctx, "blue", metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
-	if d.Status.AvailableReplicas < *d.Spec.Replicas {
-		return fmt.Errorf("%d of %d pods of Deployment blue are available", d.Status.AvailableReplicas, *d.Spec.Replicas)
-	}
-	return nil
-}
-
-// force puts the cluster back after a failure, past the agents: so that one failure does not make the next ones.
-func (w *world) force(ctx context.Context) error {
-	fmt.Fprintln(w.Stdout, "the cluster did not settle: records and slots are removed by hand")
-	now := int64(0)
-	var faults []error
-	for _, n := range w.nodes {
-		drop := map[string]any{
-			"metadata": map[string]any{
-				"annotations": map[string]any{recordKey: nil, historyKey: nil, holdKey: nil, acknowledgeKey: nil},
-				"labels":      map[string]any{phaseKey: nil},
-			},
-			"spec": map[string]any{"unschedulable": nil, "taints": nil},
-		}
-		faults = append(faults, w.patchNode(ctx, w.client, n, drop))
-	}
-	leases := w.client.CoordinationV1().Leases(batonSpace)
-	for name := range w.obs.Slots() {
-		if _, err := leases.Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			faults = append(faults, err)
-		}
-		if err := leases.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			faults = append(faults, err)
-		}
-	}
-	return errors.Join(append(faults, w.client.CoreV1().Pods(batonSpace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{LabelSelector: agentLabel}))...)
-}
-
 func (w *world) patchNode(ctx context.Context, client kubernetes.Interface, node string, change any) error {
 	text, err := json.Marshal(change)
 	if err != nil {
@@ -362,26 +215,6 @@ func (w *world) setCordon(ctx context.Context, node string, on bool) (uint64, er
 func (w *world) cordon(ctx context.Context, node string) error {
 	revision, err := w.setCordon(ctx, node, true)
 	w.foreign[node] = revision
-	return err
-}
-
-// registerAgain makes a kubelet register its node anew. The agent's pod goes with the Node that it was bound to.
-func (w *world) registerAgain(ctx context.Context, node string) error {
-	now := int64(0)
-	pods, err := w.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
-	if err != nil {
-		return err
-	}
-	for _, p := range pods.Items {
-		if err := w.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil && !apierrors.IsNotFound(err) {
-			return err
-		}
-	}
-	mark := w.obs.Mark()
-	if _, err := w.c.Exec(ctx, node, "systemctl", "restart", "kubelet"); err != nil {
-		return err
-	}
-	_, err = w.obs.WaitAfter(ctx, mark, node+" to register", func(e observe.Event) bool { return e.Node != nil && e.Node.Name == node && e.Node.Exists })
 	return err
 }
 
@@ -465,116 +298,6 @@ func slotOf(node string) func(observe.Event) bool {
 // slotFreed matches versions of this slot in which it is not the node's any more.
 func slotFreed(slot, node string) func(observe.Event) bool {
 	return func(e observe.Event) bool { return e.Slot != nil && e.Slot.Name == slot && e.Slot.Holder != node }
-}
-
-// settings of Baton that scenarios need to differ.
-type settings struct {
-	maxUnavailable     int
-	drainTimeout, soak time.Duration
-}
-
-// deletedGrace is short here so that the scenario is; it is 30 s by default.
-const deletedGrace = 10 * time.Second
-
-func (s settings) text() string {
-	if s.drainTimeout == 0 {
-		s.drainTimeout = 2 * time.Minute
-	}
-	return fmt.Sprintf(`apiVersion: kubebaton.io/v1alpha1
-kind: RebootConfiguration
-maxUnavailable: %d
-gateInterval: 10s
-deletedGrace: %s
-nominationTimeout: 10s
-maxReboots24h: 100
-drain: {timeout: %s}
-verify: {timeout: 2m, soak: %s}
-backoff: {initial: 2s, max: 10s}
-`, max(1, s.maxUnavailable), deletedGrace, s.drainTimeout, s.soak)
-}
-
-// configure puts settings in force and returns when every agent has said that they are.
-func (w *world) configure(ctx context.Context, s settings) error {
-	text := s.text()
-	if text == w.inForce {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
-	w.inForce = ""
-	began := time.Now()
-	maps := w.client.CoreV1().ConfigMaps(batonSpace)
-	m, err := maps.Get(ctx, "baton-config", metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
-	if m.Data["config.yaml"] == text {
-		w.inForce = text // of an earlier run in this cluster; all agents started or settled since
-		return nil
-	}
-	m.Data = map[string]string{"config.yaml": text}
-	if _, err := maps.Update(ctx, m, metav1.UpdateOptions{}); err != nil {
-		return err
-	}
-	pods, err := w.client.CoreV1().Pods(batonSpace).List(ctx, metav1.ListOptions{LabelSelector: agentLabel})
-	if err != nil {
-		return err
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range pods.Items {
-		g.Go(func() error { return w.takenUp(ctx, p.Name, began) })
-	}
-	if err := g.Wait(); err != nil {
-		return fmt.Errorf("putting the configuration in force: %w", err)
-	}
-	w.inForce = text
-	return nil
-}
-
-// takenUp waits until an agent logs that a configuration newer than began is in force. By itself a kubelet brings a changed
-// ConfigMap to its pods within a minute or so; for a pod that changes it looks at once.
-func (w *world) takenUp(ctx context.Context, pod string, began time.Time) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	said := make(chan error, 1)
-	go func() { said <- w.saysInForce(ctx, pod, began) }()
-	touch := time.NewTicker(2 * time.Second) // the kubelet's own watch of the ConfigMap may be behind the first time
-	defer touch.Stop()
-	for {
-		text := fmt.Sprintf(`{"metadata":{"annotations":{"e2e.kubebaton.io/touched":%q}}}`, time.Now().Format(time.RFC3339Nano))
-		if _, err := w.client.CoreV1().Pods(batonSpace).Patch(ctx, pod, types.MergePatchType, []byte(text), metav1.PatchOptions{}); err != nil {
-			return err
-		}
-		select {
-		case err := <-said:
-			return err
-		case <-touch.C:
-		}
-	}
-}
-
-// saysInForce follows the log of an agent. A kubelet may end that at any time: then it is followed anew.
-func (w *world) saysInForce(ctx context.Context, pod string, began time.Time) error {
-	since := metav1.NewTime(began.Truncate(time.Second))
-	options := &corev1.PodLogOptions{Container: "agent", Follow: true, SinceTime: &since}
-	return until(ctx, "agent "+pod+" to say that the configuration is in force", func() (bool, error) {
-		log, err := w.client.CoreV1().Pods(batonSpace).GetLogs(pod, options).Stream(ctx)
-		if err != nil {
-			return false, err
-		}
-		defer log.Close()
-		lines := bufio.NewScanner(log)
-		for lines.Scan() {
-			var line struct {
-				Time time.Time
-				Msg  string
-			}
-			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "configuration in force" && line.Time.After(began) {
-				return true, nil
-			}
-		}
-		return false, lines.Err()
-	})
 }
 
 // until asks again and again what no watch tells, until the answer is yes or the context ends; err says what is missing.
