@@ -50,15 +50,15 @@ type Size struct {
 
 // Moments at which memory is looked at.
 const (
-	afterStart = "after the start"
-	cycleEnds  = "as the last cycle ends"
+	beforeAll  = "before the rollouts"
+	cycleEnds  = "as the last cycle ends" // of agents that run since the reboot in it, the last for some seconds only
 	afterCycle = "after a cycle"
 	whileIdle  = "idle"
 )
 
 func (b *bench) startMemory(ctx context.Context) error {
 	b.say("Letting the agents come to rest for %v.", firstRest)
-	return errors.Join(pause(ctx, firstRest), b.sample(ctx, afterStart))
+	return errors.Join(pause(ctx, firstRest), b.sample(ctx, beforeAll))
 }
 
 func (b *bench) cycleMemory(ctx context.Context) error {

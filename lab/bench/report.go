@@ -91,7 +91,11 @@ func spread(values []time.Duration) Spread {
 }
 
 func (s Spread) String() string {
-	return fmt.Sprintf("%s / %s / %v (%d)", s.Min.number(), s.Median.number(), s.Max, len(s.Samples))
+	return fmt.Sprintf("%s / %s / %v", s.Min.number(), s.Median.number(), s.Max)
+}
+
+func (s Spread) counted() string {
+	return fmt.Sprintf("%v (min / median / max of %d)", s, len(s.Samples))
 }
 
 func judged(ok bool) Verdict {
@@ -120,45 +124,39 @@ func (r *Report) add(f Figure) {
 }
 
 func (r *Report) judgeTimes() {
-	f := Figure{
-		Name: "hand-over: slot freed → next node cordoned, min / median / max", Goal: "≤ 300 ms (median)",
-		Peer: "2.0–18 s (period 10–30 s; the default is 1 h)",
-	}
+	f := Figure{Name: "hand-over: slot freed → next node cordoned", Goal: "median ≤ 300 ms", Peer: "2.0–18 s at periods of 10–30 s"}
 	if h := r.HandOver; h != nil && len(h.Cordoned.Samples) > 0 {
-		f.Measured, f.Load, f.Verdict = h.Cordoned.String(), h.Load.String(), judged(h.Cordoned.Median <= millis(maxHandOver))
-		f.Yardstick = fmt.Sprintf("one CAS of a Lease seen by a watch: %v", h.Yard)
+		f.Measured, f.Load, f.Verdict = h.Cordoned.counted(), h.Load.String(), judged(h.Cordoned.Median <= millis(maxHandOver))
+		f.Yardstick = fmt.Sprintf("%v: a CAS of a Lease seen", h.Yard.Median)
 	}
 	r.add(f)
-	f = Figure{
-		Name: "detection: sentinel written → record Waiting seen, min / median / max", Goal: "≤ 100 ms (median)",
-		Peer: "looks once a period, 1 h by default",
-	}
+	f = Figure{Name: "detection: sentinel written → record Waiting seen", Goal: "median ≤ 100 ms", Peer: "up to its period, 1 h by default"}
 	if d := r.Detection; d != nil && len(d.Raised.Samples) > 0 {
-		f.Measured, f.Load, f.Verdict = d.Raised.String(), d.Load.String(), judged(d.Raised.Median <= millis(maxDetection))
-		f.Yardstick = fmt.Sprintf("inotify → one PATCH seen by a watch: %v", d.Yard)
+		f.Measured, f.Load, f.Verdict = d.Raised.counted(), d.Load.String(), judged(d.Raised.Median <= millis(maxDetection))
+		f.Yardstick = fmt.Sprintf("%v: inotify, a PATCH seen", d.Yard.Median)
 	}
 	r.add(f)
 }
 
 func (r *Report) judgeRequests() {
-	f := Figure{Name: "requests of an idle agent an hour, the busiest", Goal: fmt.Sprint("≤ ", maxRequests), Peer: "not measured idle (179 in one rollout of 3 nodes)"}
+	f := Figure{Name: "requests of the busiest idle agent an hour", Goal: fmt.Sprint("≤ ", maxRequests), Peer: "179 in a rollout; idle not measured"}
 	if r.Idle != nil && len(r.Idle.Agents) > 0 {
 		busiest, most, total := 0.0, 0, 0
 		for _, a := range r.Idle.Agents {
 			busiest, most, total = max(busiest, a.PerHour), max(most, a.Total), total+a.Total
 		}
-		f.Measured = fmt.Sprintf("%.1f (all agents together asked %d times in %.1f min)", busiest, total, r.Idle.Seconds/60)
+		f.Measured = fmt.Sprintf("%.1f (seen: %d of all agents in %.1f min)", busiest, total, r.Idle.Seconds/60)
 		f.Load, f.Verdict = r.Idle.Load.String(), judged(busiest <= maxRequests)
 		if r.Idle.Seconds < minIdle.Seconds() && most <= maxRequests {
 			f.Verdict = Unjudged
-			f.Measured += fmt.Sprintf(", too short: %v is needed", minIdle)
+			f.Goal += fmt.Sprintf(" over %.0f min", minIdle.Minutes())
 		}
 	}
 	r.add(f)
 }
 
 func (r *Report) judgeMemory(when string) {
-	f := Figure{Name: "RSS " + when + ", the largest", Goal: "≤ " + mib(maxRSS), Peer: "37.5 MiB"}
+	f := Figure{Name: "RSS of the largest agent " + when, Goal: "≤ " + mib(maxRSS), Peer: "37.5 MiB"}
 	for _, s := range r.Memory {
 		if s.When != when {
 			continue
@@ -167,9 +165,10 @@ func (r *Report) judgeMemory(when string) {
 		for _, m := range s.By {
 			rss, group, working = max(rss, m.RSS), max(group, m.Group), max(working, m.Working)
 		}
-		f.Measured, f.Load, f.Verdict = mib(rss), s.Load.String(), judged(rss <= maxRSS)
+		f.Measured = fmt.Sprintf("%.2f MiB", float64(rss)/(1<<20)) // two places: it may be close
+		f.Load, f.Verdict = s.Load.String(), judged(rss <= maxRSS)
 		if group > 0 {
-			f.Yardstick = fmt.Sprintf("its control group: %s, working set %s", mib(group), mib(working))
+			f.Yardstick = fmt.Sprintf("control group %s, working set %s", mib(group), mib(working))
 		}
 	}
 	r.add(f)
@@ -220,12 +219,9 @@ func (r *Report) write(path string) error {
 func (r *Report) show(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	r.showDetails(t)
-	fmt.Fprintf(t, "\nFIGURE\tMEASURED\tGOAL\tPEER\tLOAD (%d CPUs)\t\n", runtime.NumCPU())
+	fmt.Fprintf(t, "\nFIGURE\tMEASURED\tGOAL\tKURED 1.23.0\tYARDSTICK\tLOAD (%d CPUs)\t\n", runtime.NumCPU())
 	for _, f := range r.Figures {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.Measured, f.Goal, f.Peer, f.Load, f.Verdict)
-		if f.Yardstick != "" {
-			fmt.Fprintf(t, "  beside it, %s\n", f.Yardstick)
-		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.Measured, f.Goal, f.Peer, f.Yardstick, f.Load, f.Verdict)
 	}
 	if r.Error != "" {
 		fmt.Fprintf(t, "\nIt did not come to an end: %s\n", r.Error)
@@ -235,11 +231,11 @@ func (r *Report) show(w io.Writer) {
 
 func (r *Report) showDetails(w io.Writer) {
 	if h := r.HandOver; h != nil {
-		fmt.Fprintf(w, "\nHAND-OVER, %d rollouts\tmin / median / max (count)\n", h.Rollouts)
-		fmt.Fprintf(w, "freed → next nominated\t%v\n→ taken\t%v\n→ cordoned\t%v\n", h.Named, h.Taken, h.Cordoned)
+		fmt.Fprintf(w, "\nHAND-OVER, %d rollouts\tmin / median / max\n", h.Rollouts)
+		fmt.Fprintf(w, "freed → next nominated\t%v\n→ taken\t%v\n→ cordoned\t%v\nyardstick: a CAS of a Lease → seen by a watch\t%v\n", h.Named, h.Taken, h.Cordoned, h.Yard)
 	}
 	if d := r.Detection; d != nil {
-		fmt.Fprintf(w, "\nDETECTION\tmin / median / max (count)\nraised → Waiting\t%v\ncleared → Idle\t%v\n", d.Raised, d.Cleared)
+		fmt.Fprintf(w, "\nDETECTION\tmin / median / max\nraised → Waiting\t%v\ncleared → Idle\t%v\nyardstick: inotify → a PATCH seen by a watch\t%v\n", d.Raised, d.Cleared, d.Yard)
 	}
 	if len(r.Memory) > 0 {
 		fmt.Fprint(w, "\nMEMORY OF THE AGENT\tNODE\tRSS\tOWN\tOF FILES\tPEAK RSS\tCONTROL GROUP\tWORKING SET\tLOAD\n")
@@ -250,6 +246,9 @@ func (r *Report) showDetails(w io.Writer) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\n", s.When, node,
 				mib(m.RSS), mib(m.Anon), mib(m.File), mib(m.Peak), group(m.Group), group(m.Working), s.Load)
 		}
+	}
+	if len(r.Memory) > 0 {
+		fmt.Fprintln(w, "A control group is charged for the files that it was the first to read: not for the program, which containerd unpacked.")
 	}
 	if r.Idle == nil {
 		return

@@ -27,7 +27,7 @@ func measured() *Report {
 		HandOver:  &HandOver{Cordoned: spread(times(100, 300, 900))},
 		Detection: &Detection{Raised: spread(times(40, 100, 400))},
 		Idle:      &Idle{Seconds: 1200, Agents: []IdleAgent{{PerHour: 2}, {PerHour: 10}}},
-		Memory:    []Sample{{When: afterStart, By: map[string]observe.Memory{"n1": {RSS: 90 << 20}}}, {When: afterCycle, By: small}, {When: whileIdle, By: small}},
+		Memory:    []Sample{{When: beforeAll, By: map[string]observe.Memory{"n1": {RSS: 90 << 20}}}, {When: afterCycle, By: small}, {When: whileIdle, By: small}},
 		Size:      &Size{Binary: 30e6, Stripped: true, Image: 31e6},
 	}
 }
@@ -42,7 +42,7 @@ func TestVerdict(t *testing.T) {
 		{"a median hand-over above the goal", func(r *Report) { r.HandOver.Cordoned = spread(times(100, 301, 302)) }, "missed: hand-over"},
 		{"a median detection above the goal", func(r *Report) { r.Detection.Raised = spread(times(101)) }, "missed: detection"},
 		{"one agent that asks too often", func(r *Report) { r.Idle.Agents[0].PerHour = 10.1 }, "missed: requests"},
-		{"one large agent after a cycle", func(r *Report) { r.Memory[1].By = map[string]observe.Memory{"n1": {RSS: 25<<20 + 1}} }, "missed: RSS after a cycle"},
+		{"one large agent after a cycle", func(r *Report) { r.Memory[1].By = map[string]observe.Memory{"n1": {RSS: 25<<20 + 1}} }, "agent after a cycle"},
 		{"a binary above the goal", func(r *Report) { r.Size.Binary++ }, "missed: binary"},
 		{"a binary with its symbols", func(r *Report) { r.Size.Stripped = false }, "missed: binary"},
 		{"a time too short to judge", func(r *Report) { r.Idle.Seconds, r.Idle.Agents[0].PerHour = 120, 30 }, ""},
@@ -52,7 +52,7 @@ func TestVerdict(t *testing.T) {
 		{"no hand-over", func(r *Report) { r.HandOver = nil }, "missed: hand-over"},
 		{"no detection", func(r *Report) { r.Detection = nil }, "missed: detection"},
 		{"no idle time", func(r *Report) { r.Idle = nil }, "missed: requests"},
-		{"no memory at the end", func(r *Report) { r.Memory = r.Memory[:2] }, "missed: RSS idle"},
+		{"no memory at the end", func(r *Report) { r.Memory = r.Memory[:2] }, "agent idle"},
 		{"nothing measured but the sizes", func(r *Report) { *r = Report{Size: r.Size} }, "hand-over: slot freed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

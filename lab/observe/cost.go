@@ -15,7 +15,8 @@ import (
 const AgentUser = "system:serviceaccount:" + Namespace + ":baton-agent"
 
 // Memory of a process, in bytes. A page that a program unmaps leaves its RSS but not the machine's memory: what the kernel
-// charges to the control group, page cache included, is said beside it.
+// charges to the control group is said beside it. That is with the page cache of files that the group was the first to read,
+// so without most of the program, which containerd wrote.
 type Memory struct {
 	RSS     int64 `json:"rss"`     // VmRSS: what is resident, the sum of the next two
 	Anon    int64 `json:"anon"`    // RssAnon: its own
