@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,6 +56,8 @@ type Agent struct {
 	// world is what is known, kept by callbacks and by the loop.
 	mu    sync.Mutex
 	world world
+
+	unreadable string // the record that was said to be unreadable
 
 	drain job // evictions of the phase Draining
 	pods  job // the watch of the phases Verifying and Failed
@@ -143,6 +147,7 @@ func (a *Agent) bootID(ctx context.Context) (string, bool) {
 			return id, true
 		}
 		a.failed("reading the boot ID", err)
+		a.beat()
 		if !a.pause(ctx, delay) {
 			return "", false
 		}
@@ -157,6 +162,7 @@ func (a *Agent) lock(ctx context.Context) (func(), bool) {
 			return release, true
 		}
 		a.failed("becoming the agent of this host", err)
+		a.beat()
 		if !a.pause(ctx, standbyRetry) {
 			return nil, false
 		}
@@ -187,7 +193,8 @@ func (a *Agent) loop(ctx context.Context) error {
 // turn is one round: at most one effect.
 func (a *Agent) turn(ctx context.Context) error {
 	if err := a.refresh(ctx); err != nil {
-		a.failed("reading the Node and its slots", err)
+		a.beat()
+		a.failed(readingAPI, err)
 		return err
 	}
 	o := a.observe()
@@ -195,15 +202,15 @@ func (a *Agent) turn(ctx context.Context) error {
 	d := step(o)
 	a.show(o, d)
 	if d.Do == nil {
+		a.succeeded()
 		a.sleep(ctx, d.Wake)
 		return nil
 	}
 	err := a.apply(ctx, o, d.Do)
 	if err == nil {
-		a.succeeded()
 		return nil
 	}
-	a.failed(fmt.Sprintf("doing %T", d.Do), err)
+	a.failed(strings.TrimPrefix(fmt.Sprintf("%T", d.Do), "agent."), err)
 	a.change(func(w *world) {
 		w.stale = true
 		if errors.Is(err, ErrUnknown) {
@@ -219,7 +226,7 @@ func (a *Agent) housekeep(o Observation) {
 	if o.Exists && o.Record != nil {
 		phase, key = o.Record.Phase, fmt.Sprintf("%s/%d/%s", o.Record.Cycle, o.Record.Attempt, o.Record.NewBootID)
 	}
-	if phase != Draining || a.drain.key != key {
+	if !mayEvict(o) || a.drain.key != key {
 		a.drain.stop()
 		a.change0(func(w *world) { w.drain = DrainView{} })
 	}
@@ -232,7 +239,7 @@ func (a *Agent) housekeep(o Observation) {
 	}
 	a.drain.next, a.pods.next = key, key
 	_, holds := o.held()
-	a.Marshal.Stand(!holds && (phase == Waiting || phase == Backoff || phase == Failed))
+	a.Marshal.Stand(phase == Failed || !holds && (phase == Waiting || phase == Backoff))
 }
 
 // change0 updates the world from within the loop, which need not be woken.
@@ -249,8 +256,10 @@ func (a *Agent) sleep(ctx context.Context, until time.Time) {
 		d = min(d, max(time.Until(until), time.Millisecond))
 	}
 	a.mu.Lock()
-	if at := a.world.refreshAt; !at.IsZero() {
-		d = min(d, max(time.Until(at), time.Millisecond))
+	for _, at := range []time.Time{a.world.refreshAt, a.world.sentinelAgain} {
+		if !at.IsZero() {
+			d = min(d, max(time.Until(at), time.Millisecond))
+		}
 	}
 	a.mu.Unlock()
 	t := time.NewTimer(d)
@@ -264,7 +273,6 @@ func (a *Agent) sleep(ctx context.Context, until time.Time) {
 
 // pause waits for d; it tells whether ctx is still alive.
 func (a *Agent) pause(ctx context.Context, d time.Duration) bool {
-	a.change0(func(w *world) { w.beat = time.Now() })
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -275,13 +283,19 @@ func (a *Agent) pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+const readingAPI = "reading the Node and its slots"
+
+// beat says that the loop turns.
+func (a *Agent) beat() { a.change0(func(w *world) { w.beat = time.Now() }) }
+
 // failed logs an error once for as long as it stays the same, and shows it.
 func (a *Agent) failed(doing string, err error) {
-	text := doing + ": " + err.Error()
 	var news bool
 	a.change0(func(w *world) {
-		news, w.trouble = w.trouble != text, text
-		w.beat = time.Now()
+		if w.trouble == nil {
+			w.trouble = map[string]string{}
+		}
+		news, w.trouble[doing] = w.trouble[doing] != err.Error(), err.Error()
 	})
 	if news {
 		a.Log.Warn("waits and tries again", "doing", doing, "err", err)
@@ -289,18 +303,27 @@ func (a *Agent) failed(doing string, err error) {
 	a.metrics.errors.WithLabelValues(doing).Inc()
 }
 
+// succeeded forgets the errors of what the loop does: it has come to a point where it waits for something else.
 func (a *Agent) succeeded() {
-	a.change0(func(w *world) { w.trouble = "" })
+	a.change0(func(w *world) {
+		maps.DeleteFunc(w.trouble, func(doing, _ string) bool {
+			return doing != readingSentinels && doing != evicting && doing != awaitingPods
+		})
+	})
 }
 
 // job is a goroutine that belongs to a phase.
 type job struct {
-	key, next string // of the cycle it runs for; of the cycle that a start would be for
+	key, next string        // of the cycle it runs for; of the cycle that a start would be for
+	delay     time.Duration // before the next try, after one that failed
 	cancel    context.CancelFunc
 	done      chan struct{}
 }
 
 func (j *job) start(ctx context.Context, run func(context.Context)) {
+	if j.key != j.next {
+		j.delay = retryFirst
+	}
 	j.stop()
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

@@ -152,11 +152,7 @@ func (w *world) setSlot(s Slot) {
 	if w.slots == nil {
 		w.slots = map[string]Slot{}
 	}
-	if s.Holder == "" && s.Nominee == "" {
-		delete(w.slots, s.Name)
-		return
-	}
-	w.slots[s.Name] = s
+	w.slots[s.Name] = s // also one that is free now: an older state of it may still be on its way
 }
 
 // askHost asks for a shutdown that is coming.
@@ -183,6 +179,8 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	locks, err := a.Host.Inhibitors(ctx)
 	add(ReasonInhibitor, false, strings.Join(locks, ", "), err)
 	if o.Record == nil || o.Record.Phase == Waiting || o.Record.Phase == Backoff {
+		coming, err := a.Host.Shutdown(ctx)
+		add(ReasonOtherRebooter, false, coming, err)
 		settings := DrainSettings{}
 		if o.Settings != nil {
 			settings = o.Settings.drain()
@@ -216,6 +214,12 @@ func (a *Agent) gateDelay(o Observation, g Gates) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // jitter is no secret.
 }
 
+// What the two jobs do, for the log.
+const (
+	evicting     = "draining"
+	awaitingPods = "watching the node's own pods"
+)
+
 // startDrain evicts in the background; the views that it reports wake the loop.
 func (a *Agent) startDrain(ctx context.Context, s DrainSettings) {
 	a.change0(func(w *world) { w.drain = DrainView{Running: true} })
@@ -223,18 +227,11 @@ func (a *Agent) startDrain(ctx context.Context, s DrainSettings) {
 		err := a.Pods.Drain(ctx, s, func(v DrainView) {
 			v.Running = true
 			v.Empty = false // said by the end of Drain, not by a view of it
+			a.drain.delay = retryFirst
 			a.change(func(w *world) { w.drain = v })
 		})
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			a.failed("draining", err)
-			a.pause(ctx, retryFirst)
-		}
-		a.change(func(w *world) {
-			w.drain.Running, w.drain.Empty = false, err == nil
-		})
+		a.jobEnded(ctx, &a.drain, evicting, err)
+		a.change(func(w *world) { w.drain.Running, w.drain.Empty = false, err == nil && ctx.Err() == nil })
 	})
 }
 
@@ -243,17 +240,29 @@ func (a *Agent) awaitPods(ctx context.Context, want []string) {
 	a.change0(func(w *world) { w.pods = PodsReady{Running: true} })
 	a.pods.start(ctx, func(ctx context.Context) {
 		err := a.Pods.AwaitReady(ctx, want, func(missing []string) {
+			a.pods.delay = retryFirst
 			a.change(func(w *world) { w.pods = PodsReady{Running: true, Known: true, Missing: missing} })
 		})
-		if ctx.Err() != nil {
-			return
+		if err == nil {
+			err = errors.New("it ended")
 		}
-		if err != nil {
-			a.failed("watching the node's own pods", err)
-			a.pause(ctx, retryFirst)
-		}
+		a.jobEnded(ctx, &a.pods, awaitingPods, err)
 		a.change(func(w *world) { w.pods.Running = false })
 	})
+}
+
+// jobEnded waits before a job that failed may be started again, longer each time.
+func (a *Agent) jobEnded(ctx context.Context, j *job, doing string, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil {
+		a.change0(func(w *world) { delete(w.trouble, doing) })
+		return
+	}
+	a.failed(doing, err)
+	a.pause(ctx, j.delay)
+	j.delay = min(2*j.delay, retryLast)
 }
 
 // reboot is the last check and the call. Everything that the decision rests on is read again, the Node first, the slot
@@ -289,13 +298,13 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 	a.change0(func(w *world) { w.call = call })
 	a.Log.Info("asks the host to reboot", "slot", e.Slot, "boot", boot, "cycle", o.Record.Cycle, "attempt", o.Record.Attempt)
 	err = a.Host.Reboot(ctx)
+	a.change0(func(w *world) { w.shutdown = Shutdown{} }) // what it said before the call proves nothing any more
 	switch {
 	case err == nil:
 		a.Log.Info("the host accepted the reboot")
 		return nil
 	case errors.Is(err, ErrInProgress), errors.Is(err, ErrUnknown):
 		a.Log.Warn("the host may be going down", "err", err)
-		a.change0(func(w *world) { w.shutdown = Shutdown{} }) // ask it
 		return nil
 	case errors.Is(err, ErrInhibited):
 		call.Refused = ReasonInhibitor
@@ -317,4 +326,12 @@ func (a *Agent) show(o Observation, d Decision) {
 	a.change0(func(w *world) { w.why = d.Why })
 	a.metrics.phase(phase)
 	a.metrics.wanted(o.wish().Source != "")
+	if o.RecordErr == nil {
+		a.unreadable = ""
+	} else if a.unreadable != o.Node.Record {
+		a.unreadable = o.Node.Record
+		a.Log.Error("the record cannot be read: nothing is touched", "reason", ReasonRecord, "err", o.RecordErr)
+		a.metrics.gates([]Closed{{Reason: ReasonRecord}})
+		a.event(event{node: o.Node, warning: true, reason: "RebootRecordUnreadable", message: bounded(o.RecordErr.Error())})
+	}
 }

@@ -42,6 +42,20 @@ func TestCycle(t *testing.T) {
 		}
 	})
 
+	t.Run("a cordon laid between our read and our write is kept", func(t *testing.T) {
+		s := newSim(t)
+		s.after = func(what string) {
+			if what == "renew" && s.node.Phase == "waiting" { // and the watch does not tell of it in time
+				s.node.Unschedulable, s.node.ResourceVersion = true, s.next()
+			}
+		}
+		s.live(10*time.Minute, func() { s.raise("a") })
+		s.settled(t, 1)
+		if n, _, _ := s.state(); !n.Unschedulable {
+			t.Error("the cordon of somebody else is gone")
+		}
+	})
+
 	t.Run("the same sentinel after the reboot leads to no second one", func(t *testing.T) {
 		s := newSim(t)
 		s.keeps = true
@@ -151,11 +165,14 @@ func TestCycle(t *testing.T) {
 	t.Run("what cannot be asked counts as a reboot that is coming", func(t *testing.T) {
 		s := newSim(t)
 		s.blocked = string(ReasonPDB)
-		s.calm = errors.New("the bus is gone")
 		s.live(time.Hour, func() {
 			s.raise("a")
+			pass(5 * time.Second)
+			s.mu.Lock()
+			s.calm = errors.New("the bus is gone")
+			s.mu.Unlock()
 			pass(30 * time.Minute)
-			if n, sl, _ := s.state(); !n.Unschedulable || sl.Holder == "" {
+			if n, sl, _ := s.state(); !n.Unschedulable || sl.Holder == "" || s.record().Attempt != 1 {
 				t.Error("slot or cordon were given up")
 			}
 			s.mu.Lock()
@@ -325,15 +342,15 @@ func TestCrashAtEveryEffect(t *testing.T) {
 						s := newSim(t)
 						s.node.Unschedulable = foreign
 						s.keeps = false
-						s.fault = func(i int, _ string) (bool, bool) {
+						s.fault = func(i int, _ string) fault {
 							if i != n || reached {
-								return false, false
+								return fault{}
 							}
 							reached = true
 							if power {
 								go s.rebootNow()
 							}
-							return !after, after
+							return fault{dropped: !after, lost: true, cut: true}
 						}
 						s.live(4*time.Hour, func() { s.raise("a") })
 						want := s.reboots

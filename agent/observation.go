@@ -31,6 +31,7 @@ type Observation struct {
 	Sentinel      Sentinel
 	SentinelKnown bool
 
+	Due      Due
 	Settings *Settings // nil: there is no valid configuration
 	Group    string    // of this node by the configuration; "" none
 
@@ -43,6 +44,17 @@ type Observation struct {
 	Call     Call
 	Leading  bool
 }
+
+// Due are the record's stored times as this process waits for them: bounded by what they can be at most when they were
+// first seen, and on the monotonic clock from then on, so that no step of the host's clock moves them. Zero: not stored.
+type Due struct {
+	Deadline time.Time // Draining, Verifying: give up
+	Until    time.Time // Backoff, Waiting: no bid before
+	Soaked   time.Time // Verifying: long enough healthy
+	Slow     time.Time // Rebooting: the reboot should have come
+}
+
+func (o Observation) passed(t time.Time) bool { return !o.Now.Before(t) }
 
 // Window is what the schedule says about now.
 type Window struct {
@@ -87,7 +99,10 @@ func (o Observation) closed() []Closed {
 	if !o.Window.Open {
 		c = append(c, Closed{Reason: ReasonWindow, Message: o.Window.Why})
 	}
-	if o.Settings != nil && o.History.reboots(o.Now.Add(-24*time.Hour)) >= o.Settings.MaxReboots24h {
+	if !o.SentinelKnown {
+		c = append(c, Closed{Reason: ReasonSentinelUnknown, Message: "the sentinels cannot be read", Unknown: true})
+	}
+	if o.Settings != nil && o.History.reboots(o.Now) >= o.Settings.MaxReboots24h {
 		c = append(c, Closed{Reason: ReasonRebootLimit, Message: "the node was rebooted too often in the last 24 hours"})
 	}
 	return append(c, o.Gates.Closed...)
@@ -152,18 +167,21 @@ func (o Observation) astray() (Slot, bool) {
 func (o Observation) nominated() (Slot, bool) {
 	for _, s := range o.Slots {
 		if s.Holder == "" && s.Nominee == o.Node.UID && !s.Deleting && s.Hold == "" &&
-			o.Record != nil && s.BidCycle == o.Record.Cycle && s.BidAttempt == o.Record.Attempt && o.Now.Before(s.BidUntil) {
+			o.Record != nil && s.BidCycle == o.Record.Cycle && s.BidAttempt == o.Record.Attempt && o.open(s) {
 			return s, true
 		}
 	}
 	return Slot{}, false
 }
 
+// open tells whether a nomination is not over, by the API server's clock, which the marshal went by.
+func (o Observation) open(s Slot) bool { return o.Now.Add(-o.Skew).Before(s.BidUntil) }
+
 // unwanted returns a nomination that is not for the current bid.
 func (o Observation) unwanted() (Slot, bool) {
 	n, ok := o.nominated()
 	for _, s := range o.Slots {
-		if s.Holder == "" && s.Nominee == o.Node.UID && (!ok || s.Name != n.Name) && o.Now.Before(s.BidUntil) {
+		if s.Holder == "" && s.Nominee == o.Node.UID && (!ok || s.Name != n.Name) && o.open(s) {
 			return s, true
 		}
 	}

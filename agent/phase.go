@@ -24,6 +24,8 @@ const (
 	ReasonSentinel         Reason = "sentinel"
 	ReasonSentinelGone     Reason = "sentinel-gone"
 	ReasonSentinelSurvived Reason = "sentinel-survived"
+	ReasonSentinelUnknown  Reason = "sentinel-unknown"
+	ReasonLastCheck        Reason = "last-check"
 	ReasonSlot             Reason = "slot"
 	ReasonSlotLost         Reason = "slot-lost"
 	ReasonRelease          Reason = "release"
@@ -63,6 +65,8 @@ func meanings() map[Reason]string {
 		ReasonSentinel:         "the host wants a reboot",
 		ReasonSentinelGone:     "it wants none any more",
 		ReasonSentinelSurvived: "the same sentinel is there after a proven reboot",
+		ReasonSentinelUnknown:  "whether the host wants a reboot cannot be read",
+		ReasonLastCheck:        "the last check before the reboot could not be made in time",
 		ReasonSlot:             "waits for a slot; or: the slot was taken",
 		ReasonSlotLost:         "the slot is not this node's any more",
 		ReasonRelease:          "an operator asked for the slot",
@@ -106,10 +110,10 @@ func moves() map[move][]Reason {
 	// Reasons to go back to Waiting without counting an attempt: nothing is wrong with the node, it is not the time.
 	undone := []Reason{
 		ReasonSentinelGone, ReasonHold, ReasonUncordoned, ReasonWindow, ReasonPaused, ReasonClock, ReasonOtherRebooter,
-		ReasonInhibitor, ReasonRebootLimit,
+		ReasonInhibitor, ReasonRebootLimit, ReasonConfig,
 	}
 	return map[move][]Reason{
-		{Idle, Waiting}:   {ReasonSentinel},
+		{Idle, Waiting}:   {ReasonSentinel, ReasonSentinelSurvived},
 		{Idle, Rebooting}: {ReasonRecordLost},
 
 		{Waiting, Waiting}:  {ReasonSentinel, ReasonOtherReboot, ReasonAcknowledged},
@@ -127,7 +131,7 @@ func moves() map[move][]Reason {
 		{Rebooting, Verifying}: {ReasonRebooted},
 		{Rebooting, Waiting}:   undone,
 		{Rebooting, Backoff}: {
-			ReasonInhibitor, ReasonRefused, ReasonNoReboot, ReasonSlotLost, ReasonRelease, ReasonRecordLost,
+			ReasonInhibitor, ReasonRefused, ReasonNoReboot, ReasonSlotLost, ReasonRelease, ReasonRecordLost, ReasonLastCheck,
 		},
 
 		{Verifying, Idle}:    {ReasonHealthy},
@@ -139,6 +143,7 @@ func moves() map[move][]Reason {
 
 		{Failed, Verifying}: {ReasonHealthy, ReasonOtherReboot},
 		{Failed, Idle}:      {ReasonAcknowledged},
+		{Failed, Waiting}:   {ReasonSentinelSurvived},
 	}
 }
 

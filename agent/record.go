@@ -19,7 +19,7 @@ const (
 )
 
 // Record is the durable state of one cycle: the annotation kubebaton.io/reboot on the node's own Node.
-// Times are UTC with millisecond resolution.
+// Times are UTC, in whole milliseconds.
 type Record struct {
 	Version  int       `json:"version"`
 	Instance string    `json:"instance"` // the agent process that wrote it
@@ -98,6 +98,9 @@ func parseRecord(text string) (*Record, error) {
 }
 
 func (r *Record) encode() (string, error) {
+	for _, t := range []*time.Time{&r.Since, &r.Pending, &r.Deadline, &r.Healthy, &r.Until, &r.Down} {
+		*t = t.UTC().Truncate(time.Millisecond)
+	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return "", fmt.Errorf("encoding the record: %w", err)
@@ -133,6 +136,8 @@ type Entry struct {
 	Reason   string        `json:"reason,omitempty"`   // what wanted the reboot
 	Downtime time.Duration `json:"downtime,omitempty"` // Rebooting to Ready, in nanoseconds
 	Rebooted bool          `json:"rebooted,omitempty"` // proven by a new boot ID
+	// Fingerprint of the sentinel that the reboot served: the same one soon after is the same one still.
+	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
 // parseHistory never fails: a history that cannot be read is begun anew, nothing rests on it but limits.
@@ -166,13 +171,22 @@ func (h History) with(e Entry) History {
 	return History{Ended: e.Cycle, Cycles: append(slices.Clone(h.Cycles), e)}
 }
 
-// reboots counts the proven reboots after t.
-func (h History) reboots(t time.Time) int {
+// reboots counts the proven reboots of the day before now. An entry from the future is of a clock that was wrong.
+func (h History) reboots(now time.Time) int {
 	n := 0
 	for _, e := range h.Cycles {
-		if e.Rebooted && e.At.After(t) {
+		if e.today(now) {
 			n++
 		}
 	}
 	return n
+}
+
+func (e Entry) today(now time.Time) bool {
+	return e.Rebooted && e.At.After(now.Add(-24*time.Hour)) && !e.At.After(now)
+}
+
+// served tells whether a proven reboot of the last day was for the sentinel with this fingerprint.
+func (h History) served(fingerprint string, now time.Time) bool {
+	return slices.ContainsFunc(h.Cycles, func(e Entry) bool { return e.today(now) && e.Fingerprint == fingerprint && fingerprint != "" })
 }

@@ -101,6 +101,11 @@ func phaseStep(o Observation) Decision {
 	if o.Record == nil {
 		return idle(o)
 	}
+	if o.Record.Cordon != CordonNone && !o.Node.Unschedulable {
+		n := o.Record.clone()
+		n.Cordon = CordonNone // a person took it off: a cordon from now on is not Baton's
+		return do(WriteNode{Record: n})
+	}
 	switch o.Record.Phase {
 	case Waiting:
 		return waiting(o)
@@ -153,7 +158,7 @@ func fence(o Observation, d Decision) Decision {
 func calm(o Observation, e Effect) (Decision, bool) {
 	switch e := e.(type) {
 	case FreeSlot:
-		if e.Slot.BootID == o.Boot {
+		if e.Slot.BootID == o.Boot || e.Slot.BootID == "" {
 			return proveCalm(o, "keeps "+e.Slot.Name)
 		}
 	case WriteNode:
@@ -215,6 +220,9 @@ func idle(o Observation) Decision {
 	if !o.fresh(o.Gates.At, lastCheckAge) {
 		return do(AskGates{})
 	}
+	if o.History.served(o.wish().Fingerprint, o.Now) {
+		return do(begin(o, Idle, ReasonSentinelSurvived))
+	}
 	return do(begin(o, Idle, ReasonSentinel))
 }
 
@@ -231,7 +239,10 @@ func rebuild(o Observation, s Slot) WriteNode {
 	if r.Cycle == "" {
 		r.Cycle = o.FreshID
 	}
-	r.Settings = *o.Settings
+	r.Settings, r.Request = *o.Settings, o.Node.Request
+	if r.BootID == o.Boot {
+		r.setWish(o.wish())
+	}
 	return o.enter(r, Rebooting, ReasonRecordLost, "the record was rebuilt from slot "+s.Name)
 }
 
@@ -247,7 +258,12 @@ func begin(o Observation, from Phase, why Reason) WriteNode {
 	}
 	r.setWish(w)
 	r.setGates(o)
-	write := o.enter(r, Waiting, why, fmt.Sprintf("%s wants a reboot: %s", w.Source, orNone(w.Reason)))
+	message := fmt.Sprintf("%s wants a reboot: %s", w.Source, orNone(w.Reason))
+	if why == ReasonSentinelSurvived {
+		message = "the node was rebooted for the same sentinel within the last day: no further reboot for " + w.Source
+		r.Survived, r.Bids, r.Reasons, r.Message = w.Fingerprint, false, []Reason{why}, message
+	}
+	write := o.enter(r, Waiting, why, message)
 	write.Move.From = from
 	return write
 }
@@ -349,18 +365,6 @@ func (o Observation) backoff(why Reason, message string) Decision {
 	return do(o.uncordon(o.enter(r, Backoff, why, fmt.Sprintf("%s; next try in %s", message, delay))))
 }
 
-// clamp bounds a stored deadline: after a jump of the clock it must not lie farther away than it ever can.
-func (o Observation) clamp(t time.Time, longest time.Duration) time.Time {
-	if end := o.Now.Add(longest); t.After(end) {
-		return end
-	}
-	return t
-}
-
-func (o Observation) passed(t time.Time, longest time.Duration) bool {
-	return !o.Now.Before(o.clamp(t, longest))
-}
-
 // waiting: the host wants a reboot, and the node asks for a slot while every gate is open.
 func waiting(o Observation) Decision {
 	r := o.Record
@@ -373,7 +377,7 @@ func waiting(o Observation) Decision {
 		return do(o.uncordon(o.end(ReasonSentinelGone, "no reboot is wanted any more")))
 	}
 	s, holds := o.held()
-	if holds && (r.Yield || s.Hold != "" || s.Release != "" || o.Node.Hold != "") {
+	if holds && (s.Cycle != r.Cycle || s.Attempt != r.Attempt || r.Yield || s.Hold != "" || s.Release != "" || o.Node.Hold != "") {
 		return do(FreeSlot{s})
 	}
 	if d, ok := survived(o); ok {
@@ -404,8 +408,11 @@ func keepGates(w WriteNode, from *Record) WriteNode {
 // operator acknowledges it.
 func survived(o Observation) (Decision, bool) {
 	r := o.Record
-	if r.Survived == "" || !o.SentinelKnown {
+	if r.Survived == "" {
 		return Decision{}, false
+	}
+	if !o.SentinelKnown {
+		return wait("the sentinel survived a reboot, and cannot be read now"), true
 	}
 	acked := o.Node.Acknowledge != ""
 	if o.wish().Fingerprint == r.Survived && !acked {
@@ -444,8 +451,8 @@ func bid(o Observation) Decision {
 	n := o.Record.clone()
 	news := n.setGates(o)
 	if !n.Until.IsZero() {
-		if !o.passed(n.Until, o.Settings.BackoffMax) {
-			return wait("a person uncordoned the node: no bid yet", o.clamp(n.Until, o.Settings.BackoffMax))
+		if !o.passed(o.Due.Until) {
+			return wait("a person uncordoned the node: no bid yet", o.Due.Until)
 		}
 		n.Until, news = time.Time{}, true
 	}
@@ -499,6 +506,7 @@ func cordon(o Observation, s Slot) Decision {
 	r.Settings = *o.Settings
 	r.Deadline = o.Now.Add(r.Settings.DrainTimeout)
 	w := o.enter(r, Draining, ReasonSlot, "holds "+s.Name)
+	w.ClearAcknowledge = true // it was meant for something that is over
 	if r.Cordon == CordonBaton {
 		on := true
 		w.Cordon = &on
@@ -513,16 +521,26 @@ func veto(o Observation, s Slot, holds bool) (Decision, bool) {
 		return o.backoff(ReasonSlotLost, "the slot "+o.Record.Slot+" is not this node's any more"), true
 	case s.Release != "":
 		return o.backoff(ReasonRelease, "an operator asked for the slot: "+s.Release), true
-	case !o.Node.Unschedulable:
+	case !o.Node.Unschedulable || o.Record.Cordon == CordonNone:
 		return o.undo(ReasonUncordoned, "the node was uncordoned"), true
-	case o.Node.Hold != "":
-		return o.undo(ReasonHold, "the node is held: "+o.Node.Hold), true
 	case s.Hold != "":
 		return o.undo(ReasonHold, "the group is held: "+s.Hold), true
 	case o.wishGone():
 		return o.undo(ReasonSentinelGone, "no reboot is wanted any more"), true
 	}
 	return Decision{}, false
+}
+
+// mayEvict tells whether the drain may go on at this moment. When it may not, the phase cannot always be left at once:
+// the slot and the cordon are kept while a shutdown may be coming.
+func mayEvict(o Observation) bool {
+	if !o.Exists || o.Node.Deleting || o.Record == nil || o.Record.Phase != Draining || o.Record.BootID != o.Boot {
+		return false
+	}
+	s, holds := o.held()
+	_, vetoed := veto(o, s, holds)
+	_, stopped := stops(o.closed())
+	return !vetoed && !stopped
 }
 
 // draining: the node is cordoned, its pods are asked to go.
@@ -538,26 +556,29 @@ func draining(o Observation) Decision {
 	if s.Cordon != r.Cordon || !o.fresh(s.Renewed, heartbeat) {
 		return do(RenewSlot{s, claim(o)})
 	}
-	if o.Settings != nil {
-		if o.gatesDue() {
-			return do(AskGates{})
-		}
-		if c, ok := stops(o.closed()); ok {
-			return o.undo(c.Reason, c.Message)
-		}
+	switch {
+	case o.Settings == nil:
+		return o.undo(ReasonConfig, "there is no valid configuration")
+	case o.gatesDue():
+		return do(AskGates{})
+	}
+	if c, ok := stops(o.closed()); ok {
+		return o.undo(c.Reason, c.Message)
 	}
 	switch {
 	case o.Drain.Empty:
 		n := r.clone()
 		n.Down, n.Deadline = o.Now, time.Time{}
+		if w := o.wish(); w.Source != "" {
+			n.setWish(w) // the reboot is for what is there now
+		}
 		return do(o.enter(n, Rebooting, ReasonDrained, "the node is drained"))
-	case o.passed(r.Deadline, r.Settings.DrainTimeout):
+	case o.passed(o.Due.Deadline):
 		return o.backoff(drainReason(o.Drain), "the drain took longer than "+r.Settings.DrainTimeout.String()+": "+o.Drain.Message)
 	case !o.Drain.Running:
 		return do(StartDrain{r.Settings.drain()})
 	}
-	again := o.clamp(r.Deadline, r.Settings.DrainTimeout)
-	return wait("drains: "+o.Drain.Message, again, s.Renewed.Add(heartbeat), o.Gates.Until, o.Window.Next)
+	return wait("drains: "+o.Drain.Message, o.Due.Deadline, s.Renewed.Add(heartbeat), o.Gates.Until, o.Window.Next)
 }
 
 func (o Observation) gatesDue() bool {
@@ -591,10 +612,8 @@ func rebooting(o Observation) Decision {
 		return do(verify(o, ReasonRebooted, fmt.Sprintf("the boot ID changed from %s to %s", r.BootID, o.Boot)))
 	}
 	if d, calm := proveCalm(o, "a reboot is coming"); !calm {
-		if d.Do == nil && o.Now.Sub(r.Since) > r.Settings.RebootTimeout && !slices.Contains(r.Reasons, ReasonRebootSlow) {
-			n := r.clone()
-			n.Reasons, n.Message = []Reason{ReasonRebootSlow}, bounded(d.Why)
-			return do(WriteNode{Record: n})
+		if d.Do == nil && o.passed(o.Due.Slow) && !slices.Contains(r.Reasons, ReasonRebootSlow) {
+			return o.say(ReasonRebootSlow, d.Why)
 		}
 		return d
 	}
@@ -616,13 +635,34 @@ func rebooting(o Observation) Decision {
 	if !o.fresh(o.Gates.At, lastCheckAge) {
 		return do(AskGates{})
 	}
-	if c, ok := stops(o.closed()); ok {
+	return lastGates(o, s)
+}
+
+// lastGates: every gate was asked just now. One that cannot be asked is waited for, but not for ever.
+func lastGates(o Observation, s Slot) Decision {
+	closed := o.closed()
+	if c, ok := stops(closed); ok {
 		return o.undo(c.Reason, c.Message)
 	}
-	if i := slices.IndexFunc(o.closed(), func(c Closed) bool { return c.Unknown }); i >= 0 {
-		return wait("before the reboot: "+o.closed()[i].Message, o.Gates.At.Add(lastCheckAge))
+	i := slices.IndexFunc(closed, func(c Closed) bool { return c.Unknown })
+	switch {
+	case o.passed(o.Due.Slow) && i >= 0:
+		return o.backoff(ReasonLastCheck, closed[i].Message)
+	case o.passed(o.Due.Slow):
+		return o.backoff(ReasonLastCheck, "it always took too long")
+	case i >= 0 && !slices.Equal(o.Record.Reasons, []Reason{closed[i].Reason}):
+		return o.say(closed[i].Reason, closed[i].Message)
+	case i >= 0:
+		return wait("before the reboot: "+closed[i].Message, o.Gates.At.Add(lastCheckAge))
 	}
 	return do(Reboot{Slot: s.Name})
+}
+
+// say writes why the cycle stands where it stands.
+func (o Observation) say(why Reason, message string) Decision {
+	n := o.Record.clone()
+	n.Reasons, n.Message = []Reason{why}, bounded(message)
+	return do(WriteNode{Record: n})
 }
 
 // verify is the step into Verifying.
@@ -644,11 +684,6 @@ func verifying(o Observation) Decision {
 		n.NewBootID, n.Healthy, n.Deadline = o.Boot, time.Time{}, o.Now.Add(r.Settings.VerifyTimeout)
 		return do(WriteNode{Record: n})
 	}
-	if r.Cordon != CordonNone && !o.Node.Unschedulable {
-		n := r.clone()
-		n.Cordon = CordonNone // a person took it off: a cordon from now on is not ours
-		return do(WriteNode{Record: n})
-	}
 	s, holds := o.held()
 	if holds && !o.fresh(s.Renewed, heartbeat) {
 		return do(RenewSlot{s, claim(o)})
@@ -666,15 +701,18 @@ func verifying(o Observation) Decision {
 		return do(WriteNode{Record: n})
 	}
 	switch {
-	case why != "" && o.passed(r.Deadline, r.Settings.VerifyTimeout):
-		return do(o.enter(r.clone(), Failed, ReasonNotReady, why))
+	case why != "" && o.passed(o.Due.Deadline):
+		w := o.enter(r.clone(), Failed, ReasonNotReady, why)
+		w.ClearAcknowledge = true // what was acknowledged before is something else
+		return do(w)
 	case why != "":
-		return wait("verifies: "+why, o.clamp(r.Deadline, r.Settings.VerifyTimeout), renewAt(s, holds))
+		return wait("verifies: "+why, o.Due.Deadline, renewAt(s, holds))
+	case r.Settings.Soak > 0 && !o.passed(o.Due.Soaked):
+		return wait("soaks", o.Due.Soaked, renewAt(s, holds))
 	}
-	if soaked := r.Healthy.Add(r.Settings.Soak); r.Settings.Soak > 0 && !o.passed(soaked, r.Settings.Soak) {
-		return wait("soaks", o.clamp(soaked, r.Settings.Soak), renewAt(s, holds))
-	}
-	return do(done(o))
+	downtime := max(0, o.Now.Sub(r.Down)).Round(time.Millisecond)
+	return do(o.finish(Entry{Result: ReasonRebooted, Downtime: downtime}, ReasonHealthy,
+		fmt.Sprintf("rebooted and healthy after %s, boot ID %s, before %s", downtime, o.Boot, r.BootID)))
 }
 
 func renewAt(s Slot, holds bool) time.Time {
@@ -709,28 +747,25 @@ func ailing(o Observation) string {
 // little: those have no domain in their name.
 func device(resource string) bool { return strings.Contains(resource, "/") }
 
-// done is the end of a proven reboot: one write uncordons, drops the record and keeps its history.
-func done(o Observation) WriteNode {
+// finish is the end of a proven reboot: one write uncordons, drops the record and keeps its history. When the same
+// sentinel is there again the record stays, and says so.
+func (o Observation) finish(e Entry, why Reason, message string) WriteNode {
 	r := o.Record
-	result := ReasonRebooted
-	downtime := max(0, o.Now.Sub(r.Down)).Round(time.Millisecond)
-	entry := Entry{Cycle: r.Cycle, At: o.Now, Result: result, Reason: r.Sentinel.Source, Downtime: downtime, Rebooted: true}
-	message := fmt.Sprintf("rebooted and healthy after %s, boot ID %s, before %s", downtime, o.Boot, r.BootID)
-	var w WriteNode
+	e.Cycle, e.At, e.Reason, e.Fingerprint, e.Rebooted = r.Cycle, o.Now.UTC(), r.Sentinel.Source, r.Sentinel.Fingerprint, true
+	w := o.end(why, message)
 	if fp := o.Sentinel.Fingerprint; o.Sentinel.Source != "" && fp == r.Sentinel.Fingerprint {
-		entry.Result = ReasonSentinelSurvived
+		e.Result = ReasonSentinelSurvived
 		n := r.clone()
 		n.BootID, n.NewBootID, n.Survived, n.Yield, n.Deadline = o.Boot, "", fp, true, time.Time{}
 		n.Pods, n.Allocatable = nil, nil
 		w = o.enter(n, Waiting, ReasonSentinelSurvived,
 			"the same sentinel is there after a proven reboot: no further reboot for "+o.Sentinel.Source)
 		n.Bids, n.Reasons, n.Message = false, []Reason{ReasonSentinelSurvived}, w.Move.Message
-	} else {
-		w = o.end(ReasonHealthy, message)
 	}
-	h := o.History.with(entry)
+	h := o.History.with(e)
 	w.History = &h
 	w.ClearRequest = r.Request != "" && o.Node.Request == r.Request
+	w.ClearAcknowledge = true
 	if o.Node.Hold != "" { // the person's wish is that it stays cordoned
 		if w.Record != nil {
 			w.Record.Cordon = CordonNone
@@ -761,8 +796,8 @@ func backingOff(o Observation) Decision {
 	if o.Node.Acknowledge != "" {
 		return o.again(ReasonAcknowledged, "acknowledged: "+o.Node.Acknowledge, true)
 	}
-	if !o.passed(r.Until, r.Settings.BackoffMax) {
-		return wait("backs off", o.clamp(r.Until, r.Settings.BackoffMax))
+	if !o.passed(o.Due.Until) {
+		return wait("backs off", o.Due.Until)
 	}
 	return o.again(ReasonBackoff, "the delay is over", false)
 }
@@ -782,10 +817,7 @@ func (o Observation) again(why Reason, message string, acked bool) Decision {
 func failed(o Observation) Decision {
 	r := o.Record
 	if o.Node.Acknowledge != "" {
-		w := o.end(ReasonAcknowledged, "acknowledged: "+o.Node.Acknowledge)
-		h := o.History.with(Entry{Cycle: r.Cycle, At: o.Now, Result: ReasonNotReady, Reason: r.Sentinel.Source, Rebooted: true})
-		w.History, w.ClearAcknowledge = &h, true
-		return do(o.uncordon(w))
+		return do(o.finish(Entry{Result: ReasonNotReady}, ReasonAcknowledged, "acknowledged: "+o.Node.Acknowledge))
 	}
 	if r.NewBootID != o.Boot {
 		return do(verify(o, ReasonOtherReboot, "the host was rebooted again"))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -29,6 +30,9 @@ type world struct {
 
 	sentinel      Sentinel
 	sentinelKnown bool
+	sentinelAgain time.Time // read them again then; zero: when the host tells of a change
+	news          int       // counts what the watches brought
+	due           map[dueKey]time.Time
 
 	gates    Gates
 	shutdown Shutdown
@@ -36,9 +40,9 @@ type world struct {
 	pods     PodsReady
 	call     Call
 
-	why     string // what the cycle waits for
-	trouble string // the last error, until something works
-	beat    time.Time
+	why     string            // what the cycle waits for
+	trouble map[string]string // by what was being done: its last error, until something works again
+	beat    time.Time         // the loop turned
 }
 
 // recheck is how long after an outdated piece of news the truth is read by quorum.
@@ -58,6 +62,7 @@ func older(a, b string) bool {
 // dropped, and the truth is read a little later, in case the API server's clock of versions was set back.
 func (a *Agent) nodeChanged(n Node, exists bool) {
 	a.change(func(w *world) {
+		w.news++
 		if exists && w.exists && n.UID == w.node.UID && older(n.ResourceVersion, w.node.ResourceVersion) {
 			w.recheck()
 			return
@@ -67,7 +72,7 @@ func (a *Agent) nodeChanged(n Node, exists bool) {
 }
 
 func (w *world) setNode(n Node, exists bool) {
-	if w.known && exists && n.UID != w.node.UID && w.node.UID != "" {
+	if exists && n.UID != w.node.UID {
 		w.slots, w.stale = nil, true // another Node of the same name: nothing known of the old one's slots is ours
 	}
 	if !exists {
@@ -95,6 +100,7 @@ func (a *Agent) slotsChanged(uid string, slots []Slot, heir bool) {
 		if uid != w.node.UID {
 			return
 		}
+		w.news++
 		next := make(map[string]Slot, len(slots))
 		for _, s := range slots {
 			if have, ok := w.slots[s.Name]; ok && older(s.ResourceVersion, have.ResourceVersion) {
@@ -104,8 +110,11 @@ func (a *Agent) slotsChanged(uid string, slots []Slot, heir bool) {
 			next[s.Name] = s
 		}
 		for name, have := range w.slots {
-			if _, ok := next[name]; !ok && (have.Holder != "" || have.HolderUID != "") {
-				next[name] = have // it was ours by our own write; the quorum read will tell
+			if _, ok := next[name]; ok {
+				continue
+			}
+			next[name] = have // an older state of it may still be on its way, and must be known as old
+			if have.Holder != "" {
 				w.recheck()
 			}
 		}
@@ -159,13 +168,18 @@ func (a *Agent) readSentinel(ctx context.Context) {
 	s, err := a.Host.Sentinel(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			a.failed("reading the sentinels", err)
+			a.failed(readingSentinels, err)
 		}
-		a.change(func(w *world) { w.sentinelKnown = false })
+		a.change(func(w *world) { w.sentinelKnown, w.sentinelAgain = false, time.Now().Add(retryLast) })
 		return
 	}
-	a.change(func(w *world) { w.sentinel, w.sentinelKnown = s, true })
+	a.change(func(w *world) {
+		w.sentinel, w.sentinelKnown, w.sentinelAgain = s, true, time.Time{}
+		delete(w.trouble, readingSentinels)
+	})
 }
+
+const readingSentinels = "reading the sentinels"
 
 // refresh reads slots and Node by quorum, in this order, when what is known may not be true. A slot that was read
 // before the Node is never newer than what the Node says about it.
@@ -173,8 +187,12 @@ func (a *Agent) refresh(ctx context.Context) error {
 	a.mu.Lock()
 	w := &a.world
 	due := w.stale || !w.refreshAt.IsZero() && !time.Now().Before(w.refreshAt)
-	known, uid := w.known, w.node.UID
+	known, uid, news := w.known, w.node.UID, w.news
+	again := !w.sentinelAgain.IsZero() && !time.Now().Before(w.sentinelAgain)
 	a.mu.Unlock()
+	if again {
+		a.readSentinel(ctx)
+	}
 	if !due {
 		return nil
 	}
@@ -193,13 +211,13 @@ func (a *Agent) refresh(ctx context.Context) error {
 	}
 	exists := err == nil
 	a.change0(func(w *world) {
-		again := exists && n.UID != uid // whose slots were read?
+		again := exists && n.UID != uid || w.news != news // whose slots were read? and is it the latest?
 		w.setNode(n, exists)
-		if !again {
-			w.slots = make(map[string]Slot, len(slots))
-			for _, s := range slots {
-				w.slots[s.Name] = s
-			}
+		for name, have := range w.slots {
+			w.slots[name] = Slot{Name: name, ResourceVersion: have.ResourceVersion} // known as old, if it is not named now
+		}
+		for _, s := range slots {
+			w.setSlot(s)
 		}
 		w.stale, w.refreshAt = again, time.Time{}
 	})
@@ -220,6 +238,7 @@ func (a *Agent) observe() Observation {
 		Leading: a.Marshal.Leading(), Window: Window{Open: true},
 	}
 	o.Record, o.RecordErr = parseRecord(w.node.Record)
+	o.Due = w.dueOf(o.Record, now)
 	for _, s := range w.slots {
 		o.Slots = append(o.Slots, s)
 	}
@@ -233,6 +252,46 @@ func (a *Agent) observe() Observation {
 		o.Window = w.windowAt(now)
 	}
 	return o
+}
+
+// dueKey is one stored time.
+type dueKey struct {
+	what   string
+	stored int64
+}
+
+// dueOf turns the record's stored times into this process's own. What was seen before keeps the time it was given then.
+func (w *world) dueOf(r *Record, now time.Time) Due {
+	if r == nil {
+		w.due = nil
+		return Due{}
+	}
+	seen := map[dueKey]time.Time{}
+	local := func(what string, stored time.Time, longest time.Duration) time.Time {
+		if stored.IsZero() {
+			return time.Time{}
+		}
+		k := dueKey{what, stored.UnixMilli()}
+		t, ok := w.due[k]
+		if !ok {
+			t = now.Add(max(0, min(stored.Sub(now), longest)))
+		}
+		seen[k] = t
+		return t
+	}
+	s, d := r.Settings, Due{}
+	longest := s.DrainTimeout
+	if r.Phase == Verifying {
+		longest = s.VerifyTimeout
+	}
+	d.Deadline = local("deadline", r.Deadline, longest)
+	d.Until = local("until", r.Until, s.BackoffMax)
+	d.Slow = local("slow", r.Since.Add(s.RebootTimeout), s.RebootTimeout)
+	if !r.Healthy.IsZero() {
+		d.Soaked = local("soaked", r.Healthy.Add(s.Soak), s.Soak)
+	}
+	w.due = seen
+	return d
 }
 
 // windowAge is how long an answer of the schedule is used at most: it is cheap, but not free.
@@ -258,6 +317,16 @@ func compare(a, b string) int {
 	return 0
 }
 
+// troubles are the errors of now, in one line.
+func (w *world) troubles() string {
+	var all []string
+	for doing, text := range w.trouble {
+		all = append(all, doing+": "+text)
+	}
+	slices.Sort(all)
+	return strings.Join(all, "; ")
+}
+
 // Status is what the agent says about itself.
 type Status struct {
 	Phase   Phase
@@ -272,14 +341,14 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w := &a.world
-	s := Status{Phase: Idle, Why: w.why, Trouble: w.trouble}
+	s := Status{Phase: Idle, Why: w.why, Trouble: w.troubles()}
 	if r, err := parseRecord(w.node.Record); err != nil {
 		s.NotYet = append(s.NotYet, err.Error())
 	} else if r != nil {
 		s.Phase = r.Phase
 	}
 	if w.boot == "" {
-		s.NotYet = append(s.NotYet, "not the agent of this host yet: "+w.trouble)
+		s.NotYet = append(s.NotYet, "not the agent of this host yet: "+w.troubles())
 	}
 	if w.policy == nil {
 		s.NotYet = append(s.NotYet, "there is no valid configuration")

@@ -41,18 +41,29 @@ type sim struct {
 	leading   bool
 	missing   []string // pods not Ready after the reboot
 	noMarshal bool
+	noPolicy  bool          // the next agent starts without a configuration
+	drainErr  error         // of every drain
+	drains    int           // that were begun
+	mute      error         // the other rebooters cannot be asked
+	slowList  time.Duration // a quorum read of the slots takes so long after it has read
+	odd       bool          // the host answers with an error that says nothing, and goes down all the same
 
 	nodeWatch []func()
 	slotWatch []func()
 	hostWatch []func()
 
-	reboots int
-	effects int
-	log     []string
-	kill    context.CancelFunc
-	dead    bool // the agent of the current life is dead: nothing of it may reach the world
-	fault   func(n int, what string) (before, after bool)
-	bad     []string
+	reboots   int
+	effects   int
+	asked     int    // reboots that the host was asked for
+	lastCheck func() // runs when the last check begins: in the first quorum read of the Node in Rebooting
+	log       []string
+	landed    []string // late writes that took hold
+	kill      context.CancelFunc
+	dead      bool // the agent of the current life is dead: nothing of it may reach the world
+	fault     func(n int, what string) fault
+	after     func(what string)    // runs after each effect
+	lag       func() time.Duration // of what the watch of the slots tells, in order; nil: none
+	bad       []string
 }
 
 var errCut = errors.New("power cut")
@@ -71,14 +82,29 @@ func (s *sim) next() string { s.rv++; return strconv.Itoa(s.rv) }
 
 func (s *sim) bootID() string { return "boot-" + strconv.Itoa(s.boot) }
 
-// notify runs the watches; the callers hold s.mu, the callbacks do not need it.
+// told runs the watch of the slots, in order; the callers hold s.mu.
+func (s *sim) told() {
+	for _, f := range s.slotWatch {
+		f()
+	}
+}
+
+// notify runs the other watches; the callers hold s.mu, the callbacks do not need it.
 func (s *sim) notify(fs []func()) {
 	for _, f := range fs {
 		go f()
 	}
 }
 
-// at is passed by every effect: before it takes hold and after, power may be cut.
+// fault is what happens to one effect. The zero value: nothing, it takes hold and is answered.
+type fault struct {
+	dropped bool          // it does not take hold
+	late    time.Duration // it takes hold so much later
+	lost    bool          // its answer does not arrive; so does that of one that is dropped or late
+	cut     bool          // the agent dies with it
+}
+
+// at is passed by every effect.
 func (s *sim) at(what string, f func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,18 +112,33 @@ func (s *sim) at(what string, f func() error) error {
 		return errCut
 	}
 	s.effects++
-	before, after := false, false
-	if s.fault != nil {
-		before, after = s.fault(s.effects, what)
-	}
 	s.log = append(s.log, what)
-	if before {
-		s.cut()
-		return errCut
+	var how fault
+	if s.fault != nil {
+		how = s.fault(s.effects, what)
 	}
-	err := f()
-	if after {
+	var err error
+	switch {
+	case how.dropped:
+	case how.late > 0:
+		go func() {
+			pass(how.late)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if f() == nil {
+				s.landed = append(s.landed, what)
+			}
+		}()
+	default:
+		err = f()
+	}
+	if s.after != nil {
+		s.after(what)
+	}
+	if how.cut {
 		s.cut()
+	}
+	if how != (fault{}) {
 		return errCut
 	}
 	return err
@@ -158,6 +199,9 @@ func (s simNode) Get(context.Context) (Node, error) {
 	if !s.exists {
 		return Node{}, ErrGone
 	}
+	if s.lastCheck != nil && s.node.Phase == "rebooting" {
+		s.lastCheck()
+	}
 	return s.node, nil
 }
 
@@ -182,11 +226,16 @@ func (s simNode) Patch(_ context.Context, from Node, c NodeChange) (Node, error)
 				s.violated("uncordon while the host goes down")
 			}
 		}
+		if c.Unschedulable != nil && *c.Unschedulable && s.slot.Holder != s.node.Name {
+			s.violated("cordon without the slot")
+		}
 		if c.Unschedulable != nil && *c.Unschedulable && (rec.Phase != Draining || rec.Cordon != CordonBaton) {
 			s.violated("cordon without saying so in the record")
 		}
 		if c.History != nil {
-			if h := parseHistory(*c.History); len(h.Cycles) > 0 && h.Cycles[len(h.Cycles)-1].Rebooted && h.Ended == old.Cycle && old.BootID == s.bootID() {
+			was, is := parseHistory(s.node.History), parseHistory(*c.History)
+			news := len(is.Cycles) > 0 && (len(was.Cycles) == 0 || was.Cycles[len(was.Cycles)-1] != is.Cycles[len(is.Cycles)-1])
+			if news && is.Cycles[len(is.Cycles)-1].Rebooted && old.BootID == s.bootID() {
 				s.violated("a reboot is called done on the boot on which it was asked for")
 			}
 		}
@@ -261,7 +310,7 @@ func (s *sim) nominate() {
 	s.slot.Nominee, s.slot.BidCycle, s.slot.BidAttempt = s.node.UID, r.Cycle, r.Attempt
 	s.slot.BidUntil = time.Now().Add(30 * time.Second)
 	s.slot.ResourceVersion = s.next()
-	s.notify(s.slotWatch)
+	s.told()
 }
 
 func (s simSlots) Get(context.Context, string) (Slot, error) {
@@ -271,6 +320,14 @@ func (s simSlots) Get(context.Context, string) (Slot, error) {
 }
 
 func (s simSlots) Named(_ context.Context, uid string) ([]Slot, error) {
+	l, err := s.named(uid)
+	if s.slowList > 0 {
+		pass(s.slowList)
+	}
+	return l, err
+}
+
+func (s simSlots) named(uid string) ([]Slot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dead {
@@ -293,7 +350,7 @@ func (s simSlots) write(what string, from Slot, f func(*Slot) error) (Slot, erro
 		}
 		s.slot.ResourceVersion = s.next()
 		out = s.slot
-		s.notify(s.slotWatch)
+		s.told()
 		s.nominate()
 		return nil
 	})
@@ -343,23 +400,31 @@ func (s simSlots) Decline(_ context.Context, from Slot) (Slot, error) {
 }
 
 func (s simSlots) Watch(ctx context.Context, uid string, f func([]Slot, bool)) error {
+	news := make(chan []Slot, 1000)
 	cb := func() {
-		s.mu.Lock()
 		var l []Slot
 		if s.slot.Nominee == uid {
 			l = []Slot{s.slot}
 		}
-		s.mu.Unlock()
-		if ctx.Err() == nil {
-			f(l, false)
-		}
+		news <- l
 	}
 	s.mu.Lock()
 	s.slotWatch = []func(){cb}
-	s.mu.Unlock()
 	cb()
-	<-ctx.Done()
-	return ctx.Err()
+	s.mu.Unlock()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case l := <-news:
+			if s.lag != nil {
+				pass(s.lag())
+			}
+			if ctx.Err() == nil {
+				f(l, false)
+			}
+		}
+	}
 }
 
 type simHost struct{ *sim }
@@ -405,11 +470,17 @@ func (s simHost) Inhibitors(context.Context) ([]string, error) {
 	defer s.mu.Unlock()
 	return s.inhibitor, nil
 }
-func (s simHost) OtherRebooters(context.Context) ([]string, error) { return nil, nil }
-func (s simHost) Lock() (func(), error)                            { return func() {}, nil }
+
+func (s simHost) OtherRebooters(context.Context) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return nil, s.mute
+}
+func (s simHost) Lock() (func(), error) { return func() {}, nil }
 
 func (s simHost) Reboot(context.Context) error {
 	err := s.at("reboot", func() error {
+		s.asked++
 		var r Record
 		_ = json.Unmarshal([]byte(s.node.Record), &r)
 		switch {
@@ -434,6 +505,9 @@ func (s simHost) Reboot(context.Context) error {
 				s.rebootNow()
 			}()
 		}
+		if s.odd {
+			return errors.New("org.freedesktop.DBus.Error.LimitsExceeded")
+		}
 		return nil
 	})
 	return s.outcome(err)
@@ -446,6 +520,13 @@ func (s simPods) Look(context.Context, DrainSettings) (string, string, []string,
 }
 
 func (s simPods) Drain(ctx context.Context, _ DrainSettings, progress func(DrainView)) error {
+	s.mu.Lock()
+	s.drains++
+	err := s.drainErr
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	for {
 		s.mu.Lock()
 		left, why := s.pods, s.blocked
@@ -512,7 +593,12 @@ func (always) Change(time.Time) (time.Time, bool) { return time.Time{}, false }
 func everyGroup(map[string]string) string         { return "workers" }
 func testPolicy() Policy                          { return Policy{testSettings(), everyGroup, always{}} }
 
-func (s *sim) record() (r Record) { _ = json.Unmarshal([]byte(s.node.Record), &r); return r }
+func (s *sim) record() Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recordLocked()
+}
+func (s *sim) recordLocked() (r Record) { _ = json.Unmarshal([]byte(s.node.Record), &r); return r }
 
 func (s *sim) state() (n Node, sl Slot, reboots int) {
 	s.mu.Lock()
@@ -566,7 +652,9 @@ func (s *sim) life(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.SetPolicy(testPolicy())
+	if !s.noPolicy {
+		a.SetPolicy(testPolicy())
+	}
 	if err := a.Run(ctx); err != nil {
 		t.Error(err)
 	}

@@ -34,6 +34,8 @@ type Config struct {
 	NominationTimeout time.Duration // how long a nomination may be taken; 0 means 30 s
 	DeletedGrace      time.Duration // how long a holder's Node must have been gone; 0 means 30 s
 
+	Now func() time.Time // the API server's time, by which agents judge a nomination; nil is time.Now
+
 	// Times of the election; 0 means 15 s, 10 s, 2 s, and 1 min between two looks of an agent that waits.
 	LeaseDuration, RenewDeadline, RetryPeriod, LookInterval time.Duration
 }
@@ -74,6 +76,9 @@ func New(c Config) (*Marshal, error) {
 	}
 	if c.DeletedGrace == 0 {
 		c.DeletedGrace = deletedGrace
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -138,7 +143,7 @@ func (m *Marshal) Verdicts() []Verdict {
 func (m *Marshal) lead(ctx context.Context) {
 	c := m.cfg
 	r := &runner{
-		self: c.Self, groups: c.Groups, slots: c.Slots, nodes: c.Nodes, watched: c.Clientset.CoreV1().Nodes(),
+		self: c.Self, now: c.Now, groups: c.Groups, slots: c.Slots, nodes: c.Nodes, watched: c.Clientset.CoreV1().Nodes(),
 		leases: c.Clientset.CoordinationV1().Leases(c.Namespace), log: c.Log,
 		nominationTimeout: c.NominationTimeout, deletedGrace: c.DeletedGrace,
 	}

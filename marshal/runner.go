@@ -47,6 +47,7 @@ type Slots interface {
 // runner does the marshal's work while it leads. One runner serves one leadership.
 type runner struct {
 	self              string
+	now               func() time.Time
 	groups            func() []Group
 	slots             Slots
 	nodes             Nodes
@@ -187,7 +188,7 @@ func (r *runner) snapshot() (v View, ok bool) {
 		return View{}, false
 	}
 	return View{
-		Now: time.Now(), Self: r.self, Groups: r.groups(), Nodes: nodes,
+		Now: r.now(), Self: r.self, Groups: r.groups(), Nodes: nodes,
 		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused),
 		NominationTimeout: r.nominationTimeout,
 	}, true
@@ -241,7 +242,7 @@ func (r *runner) rest(timer *time.Timer, v View, clean bool) {
 	}
 	timer.Stop()
 	if !next.IsZero() {
-		timer.Reset(max(time.Until(next), 0))
+		timer.Reset(max(next.Sub(v.Now), 0))
 	}
 }
 

@@ -121,7 +121,7 @@ func tier(p *corev1.Pod) int {
 }
 
 func finished(p *corev1.Pod, _ DrainSettings) (verdict, bool) {
-	over := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	over := p.DeletionTimestamp == nil && (p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed)
 	return verdict{DecisionIgnore, ReasonFinished, "it has run to its end"}, over
 }
 

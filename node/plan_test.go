@@ -88,8 +88,8 @@ func TestPlan(t *testing.T) {
 			PodPlan{Decision: DecisionIgnore, Reason: ReasonFinished, Message: "it has run to its end"},
 		},
 		{
-			"a failed pod is over, even while it is being deleted", pod("a", ending, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), "",
-			PodPlan{Decision: DecisionIgnore, Reason: ReasonFinished, Message: "it has run to its end"},
+			"a failed pod that is being deleted is awaited: its volumes and its successor wait for that too", pod("a", ending, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), "",
+			PodPlan{Decision: DecisionWait, Reason: ReasonTerminating, Message: "it is ending already"},
 		},
 		{
 			"the end of an ending pod is awaited without a second eviction", pod("a", ownedBy("ReplicaSet", "web"), ending), "",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -146,7 +145,8 @@ func (s orderSeam) FreeGone(ctx context.Context, sl marshal.Slot) (marshal.Slot,
 	return marshalSlot(s.s.FreeGone(ctx, lock.Slot(sl)))
 }
 
-// hostSeam is the host. The sentinels that it looks for are those of the configuration in force: files replaces them.
+// hostSeam is the host. The sentinels that it looks for are those of the configuration in force; before there is one,
+// nothing is known of them.
 type hostSeam struct {
 	*host.Host
 	sentinels atomic.Pointer[host.Host]
@@ -154,9 +154,7 @@ type hostSeam struct {
 }
 
 func newHostSeam(h *host.Host) *hostSeam {
-	s := &hostSeam{Host: h, replaced: make(chan struct{}, 1)}
-	s.sentinels.Store(h)
-	return s
+	return &hostSeam{Host: h, replaced: make(chan struct{}, 1)}
 }
 
 // look makes h the one that looks for sentinels.
@@ -169,12 +167,16 @@ func (s *hostSeam) look(h *host.Host) {
 }
 
 func (s *hostSeam) Sentinel(ctx context.Context) (agent.Sentinel, error) {
-	v, err := s.sentinels.Load().Sentinel(ctx)
+	h := s.sentinels.Load()
+	if h == nil {
+		return agent.Sentinel{}, errNoSentinels
+	}
+	v, err := h.Sentinel(ctx)
 	return agent.Sentinel(v), err
 }
 
 func (s *hostSeam) Watch(ctx context.Context, changed func()) error {
-	for {
+	for ctx.Err() == nil {
 		sub, cancel := context.WithCancel(ctx)
 		go func() {
 			select {
@@ -183,13 +185,22 @@ func (s *hostSeam) Watch(ctx context.Context, changed func()) error {
 				cancel()
 			}
 		}()
-		err := s.sentinels.Load().Watch(sub, changed)
+		var err error
+		if h := s.sentinels.Load(); h != nil {
+			err = h.Watch(sub, changed)
+		} else {
+			<-sub.Done()
+		}
 		cancel()
-		if ctx.Err() != nil || err != nil {
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
+	return nil
 }
+
+// errNoSentinels: no configuration has said yet where to look.
+var errNoSentinels = errors.New("no configuration says which sentinels to look for")
 
 func (s *hostSeam) Reboot(ctx context.Context) error {
 	err := s.Host.Reboot(ctx)
@@ -211,13 +222,23 @@ func (s *hostSeam) Reboot(ctx context.Context) error {
 type podSeam struct {
 	make func(context.Context) (*node.Drainer, error)
 
-	mu sync.Mutex
-	d  *node.Drainer
+	once chan struct{} // holds one token: the right to make d, or to look whether it is made
+	d    *node.Drainer
+}
+
+func newPodSeam(f func(context.Context) (*node.Drainer, error)) *podSeam {
+	s := &podSeam{make: f, once: make(chan struct{}, 1)}
+	s.once <- struct{}{}
+	return s
 }
 
 func (s *podSeam) drainer(ctx context.Context) (*node.Drainer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case <-s.once:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { s.once <- struct{}{} }()
 	if s.d == nil {
 		d, err := s.make(ctx)
 		if err != nil {

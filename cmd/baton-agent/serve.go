@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,9 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	if err := d.build(); err != nil {
 		return err
 	}
+	if c, err := config.Load(o.configFile); err == nil { // else the watch says what is wrong with it
+		d.configured(ctx, c, nil)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.http(ctx) })
 	g.Go(func() error { return d.agent.Run(ctx) })
@@ -78,6 +82,7 @@ func (d *daemon) build() error {
 	}
 	clock := &kube.Clock{}
 	clock.Observe(cfg)
+	serverNow := func() time.Time { return time.Now().Add(-clock.Skew()) }
 	client, err := kube.Client(cfg)
 	if err != nil {
 		return err
@@ -85,7 +90,7 @@ func (d *daemon) build() error {
 	if d.client, err = node.New(node.Config{Clientset: client, Name: d.nodeName, Log: d.log}); err != nil {
 		return err
 	}
-	slots, err := lock.New(lock.Config{Clientset: client, Namespace: d.namespace, Node: d.nodeName, Registerer: d.reg, Log: d.log})
+	slots, err := lock.New(lock.Config{Clientset: client, Namespace: d.namespace, Node: d.nodeName, Registerer: d.reg, Log: d.log, Now: serverNow})
 	if err != nil {
 		return err
 	}
@@ -96,14 +101,14 @@ func (d *daemon) build() error {
 	d.host = newHostSeam(h)
 	d.marshal, err = marshal.New(marshal.Config{
 		Clientset: client, Namespace: d.namespace, Self: d.nodeName, Groups: d.groups, Slots: orderSeam{slots},
-		Registerer: d.reg, Log: d.log,
+		Registerer: d.reg, Log: d.log, Now: serverNow,
 	})
 	if err != nil {
 		return err
 	}
 	d.agent, err = agent.New(agent.Config{
 		Node: nodeSeam{d.client}, Slots: slotSeam{slots}, Host: d.host, Marshal: marshalSeam{d.marshal}, Clock: clock,
-		Pods: &podSeam{make: func(ctx context.Context) (*node.Drainer, error) { return d.drainer(ctx, cfg, client) }},
+		Pods: newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return d.drainer(ctx, cfg, client) }),
 		Log:  d.log, Registerer: d.reg,
 	})
 	return err
@@ -157,6 +162,10 @@ func (d *daemon) groups() []marshal.Group {
 func (d *daemon) configured(ctx context.Context, c *config.Config, err error) {
 	if err != nil {
 		d.refused(ctx, err)
+		return
+	}
+	if reflect.DeepEqual(d.config.Load(), c) {
+		d.valid.Set(1)
 		return
 	}
 	sched, err := c.Schedule()

@@ -1,0 +1,170 @@
+package agent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// An answer is lost, or a write arrives half a minute late, at every effect; the agent lives on, or dies and is
+// restarted, while the write is still on its way.
+func TestLateWrites(t *testing.T) {
+	cases, landed := 0, 0
+	for _, dies := range []bool{false, true} {
+		for _, late := range []time.Duration{0, time.Second, 10 * time.Second, 30 * time.Second} {
+			for n := 1; n < 60; n++ {
+				reached := false
+				t.Run(fmt.Sprintf("effect %d, %s late, the agent dies %v", n, late, dies), func(t *testing.T) {
+					s := newSim(t)
+					s.fault = func(i int, what string) fault {
+						if i != n || what == "evict" || what == "reboot" {
+							return fault{}
+						}
+						reached = true
+						return fault{late: late, lost: true, cut: dies}
+					}
+					s.live(4*time.Hour, func() { s.raise("a") })
+					s.settled(t, 1)
+					if nd, _, _ := s.state(); nd.Unschedulable {
+						t.Error("still cordoned")
+					}
+					landed += len(s.landed)
+					n = max(n, 0)
+					if s.effects < n {
+						reached = false
+					}
+				})
+				if reached {
+					cases++
+				}
+			}
+		}
+	}
+	t.Logf("%d writes were late or lost their answer, %d of them landed", cases, landed)
+	if cases < 60 || landed == 0 {
+		t.Errorf("%d cases, %d landed: the faults do not reach the cycle", cases, landed)
+	}
+}
+
+// After a restart, and after an outcome that is not known, the first write makes what may be on its way stale.
+func TestFence(t *testing.T) {
+	o := func(phase Phase) Observation {
+		r := &Record{Version: 1, Instance: "old", Cycle: "c", Attempt: 1, Phase: phase, BootID: "b", Cordon: CordonBaton, Slot: "slot-workers-0", Settings: testSettings()}
+		now := time.Now()
+		r.Since, r.Deadline = now, now.Add(time.Minute)
+		st := testSettings()
+		return Observation{
+			Now: now, Instance: "new", Boot: "b", Exists: true, Record: r, Settings: &st, Group: "workers", SentinelKnown: true,
+			Node:     Node{Name: "n1", UID: "u", Unschedulable: true, BootID: "b", Ready: true},
+			Sentinel: Sentinel{Source: "s", Fingerprint: "f"}, Window: Window{Open: true},
+			Slots:    []Slot{{Name: "slot-workers-0", Group: "workers", Holder: "n1", HolderUID: "u", Nominee: "u", Instance: "old", Cordon: CordonBaton, BootID: "b", Renewed: now}},
+			Gates:    Gates{At: now, Until: now.Add(time.Minute)},
+			Shutdown: Shutdown{At: now},
+			Due:      Due{Deadline: now.Add(time.Minute), Slow: now.Add(time.Minute)},
+		}
+	}
+	t.Run("the Node before a reboot", func(t *testing.T) {
+		if w, ok := step(o(Rebooting)).Do.(WriteNode); !ok || w.Move != nil || w.Record.Phase != Rebooting {
+			t.Errorf("first comes %+v", step(o(Rebooting)))
+		}
+	})
+	t.Run("the slot before a reboot", func(t *testing.T) {
+		ob := o(Rebooting)
+		ob.Record.Instance = "new"
+		if _, ok := step(ob).Do.(RenewSlot); !ok {
+			t.Errorf("first comes %+v", step(ob))
+		}
+	})
+	t.Run("the Node before an eviction", func(t *testing.T) {
+		if w, ok := step(o(Draining)).Do.(WriteNode); !ok || w.Move != nil {
+			t.Errorf("first comes %+v", step(o(Draining)))
+		}
+	})
+	t.Run("the slot before the Node is written", func(t *testing.T) {
+		ob := o(Draining)
+		ob.Drain.Empty = true
+		if _, ok := step(ob).Do.(RenewSlot); !ok {
+			t.Errorf("first comes %+v", step(ob))
+		}
+	})
+	t.Run("then the reboot", func(t *testing.T) {
+		ob := o(Rebooting)
+		ob.Record.Instance, ob.Slots[0].Instance = "new", "new"
+		if _, ok := step(ob).Do.(Reboot); !ok {
+			t.Errorf("first comes %+v", step(ob))
+		}
+	})
+	t.Run("an unknown outcome makes this process a new instance", func(t *testing.T) {
+		s := newSim(t)
+		seen := map[string]bool{}
+		s.fault = func(i int, what string) fault {
+			if s.node.Record != "" {
+				seen[s.recordLocked().Instance] = true
+			}
+			return fault{lost: i == 3}
+		}
+		s.live(10*time.Minute, func() { s.raise("a") })
+		s.settled(t, 1)
+		if len(seen) < 3 { // before the lost answer, after it, after the reboot
+			t.Errorf("%d instances wrote: %v", len(seen), seen)
+		}
+	})
+}
+
+// What changes between the decision to reboot and the call is found by the last check.
+func TestLastCheck(t *testing.T) {
+	for name, change := range map[string]func(s *sim){
+		"a hold":                        func(s *sim) { s.node.Hold = "wait"; s.node.ResourceVersion = s.next() },
+		"an uncordon":                   func(s *sim) { s.node.Unschedulable = false; s.node.ResourceVersion = s.next() },
+		"another Node of that name":     func(s *sim) { s.node.UID = "uid-2"; s.node.Record = ""; s.node.ResourceVersion = s.next() },
+		"a brake on the slot":           func(s *sim) { s.slot.Hold = "paused"; s.slot.ResourceVersion = s.next() },
+		"the slot freed by somebody":    func(s *sim) { s.slot = Slot{Name: s.slot.Name, Group: s.slot.Group, ResourceVersion: s.next()} },
+		"an operator asks for the slot": func(s *sim) { s.slot.Release = "mine"; s.slot.ResourceVersion = s.next() },
+		"a pause":                       func(s *sim) { s.paused = "incident" },
+		"an inhibitor":                  func(s *sim) { s.inhibitor = []string{"backup: tapes"} },
+		"a shutdown by somebody else":   func(s *sim) { s.pending = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSim(t)
+			s.lastCheck = func() {
+				s.lastCheck = nil
+				change(s) // and no watch tells of it
+				s.noMarshal = true
+			}
+			s.live(time.Minute, func() { s.raise("a") })
+			for _, b := range s.bad {
+				t.Error(b)
+			}
+			if s.asked > 0 {
+				t.Errorf("the host was asked to reboot all the same: %v", s.log)
+			}
+		})
+	}
+}
+
+// A slot that an earlier Node of this name holds is no permission, and is freed once the host is calm.
+func TestASlotOfAnEarlierNode(t *testing.T) {
+	s := newSim(t)
+	s.noMarshal = true
+	s.slot.Holder, s.slot.HolderUID, s.slot.Nominee, s.slot.Cycle, s.slot.BootID = "n1", "uid-0", "uid-0", "old", "boot-1"
+	s.live(10*time.Minute, func() { s.raise("a") })
+	n, sl, reboots := s.state()
+	if reboots != 0 || n.Unschedulable || sl.Holder != "" {
+		t.Errorf("reboots %d, cordoned %v, slot %+v", reboots, n.Unschedulable, sl)
+	}
+}
+
+// What a watch brings late does not undo what a write has returned.
+func TestOldNews(t *testing.T) {
+	a := &Agent{wake: make(chan struct{}, 1)}
+	a.world = world{newUID: make(chan struct{})}
+	a.nodeChanged(Node{UID: "u", ResourceVersion: "10", Record: "new"}, true)
+	a.nodeChanged(Node{UID: "u", ResourceVersion: "9", Record: "old"}, true)
+	if a.world.node.Record != "new" || a.world.refreshAt.IsZero() {
+		t.Errorf("record %q, refresh at %v", a.world.node.Record, a.world.refreshAt)
+	}
+	a.nodeChanged(Node{UID: "v", ResourceVersion: "9", Record: "other"}, true)
+	if a.world.node.Record != "other" {
+		t.Error("another Node of the same name is news, whatever its version")
+	}
+}

@@ -1,0 +1,457 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// What reviewers, models and accidents have shown to go wrong.
+func TestHazards(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		last   time.Duration // how long the world runs
+		script func(t *testing.T, s *sim)
+		check  func(t *testing.T, s *sim)
+	}{
+		{
+			"a delay stored while the clock was a year ahead is over in time", 6 * time.Hour,
+			func(_ *testing.T, s *sim) {
+				s.with(func() { s.refuse = ErrInhibited })
+				s.raise("a")
+				pass(30 * time.Second)
+				s.with(func() { s.refuse = nil })
+				s.person(func() {
+					r := s.recordLocked()
+					r.Until = time.Now().Add(365 * 24 * time.Hour)
+					s.node.Record, _ = r.encode()
+				})
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1) },
+		},
+		{
+			"a cordon laid on a failed node after an uncordon is kept", 4 * time.Hour,
+			func(_ *testing.T, s *sim) {
+				s.with(func() { s.missing = []string{"ds/a"} })
+				s.raise("a")
+				pass(time.Hour)
+				s.person(func() { s.node.Unschedulable = false })
+				pass(10 * time.Minute)
+				s.person(func() { s.node.Unschedulable = true })
+				pass(10 * time.Minute)
+				s.person(func() { s.node.Acknowledge = "known" })
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1); s.cordoned(t, true) },
+		},
+		{
+			"a cordon laid while the reboot is coming, after an uncordon, is kept", time.Hour,
+			func(_ *testing.T, s *sim) {
+				s.with(func() { s.goesAfter = 10 * time.Minute })
+				s.raise("a")
+				pass(time.Minute)
+				s.person(func() { s.node.Unschedulable = false })
+				pass(time.Minute)
+				s.person(func() { s.node.Unschedulable = true })
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1); s.cordoned(t, true) },
+		},
+		{
+			"an agent that starts before its Node frees the slot of the Node before", 24 * time.Hour,
+			func(_ *testing.T, s *sim) {
+				s.with(func() {
+					s.exists, s.node.UID = false, "uid-2"
+					s.slot.Nominee, s.slot.Holder, s.slot.HolderUID, s.slot.Cycle, s.slot.BootID = "uid-1", "n1", "uid-1", "old", "boot-1"
+				})
+				pass(10 * time.Second)
+				s.person(func() { s.exists = true })
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 0) },
+		},
+		{
+			"a hold stops the evictions, also while the bus is away", 10 * time.Minute,
+			func(t *testing.T, s *sim) {
+				s.evictsNoMore(t, func() {
+					s.with(func() { s.calm = errors.New("the bus is gone") })
+					s.person(func() { s.node.Hold = "stop!" })
+				})
+			}, nil,
+		},
+		{
+			"a lost slot stops the evictions, also while the bus is away", 10 * time.Minute,
+			func(t *testing.T, s *sim) {
+				s.evictsNoMore(t, func() {
+					s.with(func() {
+						s.calm, s.noMarshal = errors.New("the bus is gone"), true
+						s.slot = Slot{Name: s.slot.Name, Group: s.slot.Group, Holder: "n2", HolderUID: "uid-n2", Nominee: "uid-n2", ResourceVersion: s.next()}
+						s.told()
+					})
+					pass(recheck + time.Second)
+				})
+			}, nil,
+		},
+		{
+			"a Node that is being deleted is not drained on", 10 * time.Minute,
+			func(t *testing.T, s *sim) {
+				s.evictsNoMore(t, func() { s.person(func() { s.node.Deleting = true }) })
+			}, nil,
+		},
+		{
+			"the same sentinel again soon after is the one that survived", 100 * time.Hour,
+			func(_ *testing.T, s *sim) {
+				for range 95 {
+					s.raise("a")
+					pass(time.Hour)
+				}
+			},
+			func(t *testing.T, s *sim) { s.rebooted(t, 1) },
+		},
+		{
+			"a request is served once, also by a node that failed", 3 * time.Hour,
+			func(_ *testing.T, s *sim) {
+				s.with(func() { s.missing = []string{"ds/a"} })
+				s.person(func() { s.node.Request = "kernel" })
+				pass(time.Hour)
+				s.with(func() { s.missing = nil })
+				s.person(func() { s.node.Acknowledge = "known" })
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1) },
+		},
+		{
+			"an acknowledged failure is no second reboot for a sentinel that survived", 3 * time.Hour,
+			func(_ *testing.T, s *sim) {
+				s.with(func() { s.keeps, s.missing = true, []string{"ds/a"} })
+				s.raise("a")
+				pass(time.Hour)
+				s.person(func() { s.node.Acknowledge = "known" })
+			},
+			func(t *testing.T, s *sim) { s.rebooted(t, 1) },
+		},
+		{
+			"a node on hold stays cordoned when its failure is acknowledged", 3 * time.Hour,
+			func(_ *testing.T, s *sim) {
+				s.with(func() { s.missing = []string{"ds/a"} })
+				s.raise("a")
+				pass(time.Hour)
+				s.person(func() { s.node.Hold = "I look at it" })
+				s.person(func() { s.node.Acknowledge = "known" })
+			},
+			func(t *testing.T, s *sim) { s.cordoned(t, true) },
+		},
+		{
+			"an acknowledgement of last month acknowledges nothing new", 2 * time.Hour,
+			func(_ *testing.T, s *sim) {
+				s.with(func() { s.missing, s.node.Acknowledge = []string{"ds/a"}, "of a failure last month" })
+				s.raise("a")
+			},
+			func(t *testing.T, s *sim) {
+				if r := s.record(); r.Phase != Failed {
+					t.Errorf("phase %q", r.Phase)
+				}
+			},
+		},
+		{
+			"drains that fail are begun again slowly", 10 * time.Minute,
+			func(_ *testing.T, s *sim) {
+				s.with(func() { s.drainErr = errors.New("connection refused") })
+				s.raise("a")
+			},
+			func(t *testing.T, s *sim) {
+				if s.drains > 100 || s.drains < 10 {
+					t.Errorf("%d drains begun in 10 minutes", s.drains)
+				}
+			},
+		},
+		{
+			"a gate that cannot be asked holds a drained node only for the reboot's time", 24 * time.Hour,
+			func(t *testing.T, s *sim) {
+				s.raise("a")
+				pass(500 * time.Millisecond)
+				s.with(func() { s.mute = errors.New("systemd does not answer") })
+				pass(20 * time.Hour)
+				s.cordoned(t, false)
+			}, nil,
+		},
+		{
+			"an agent that lost its configuration in the drain gives the node back", 24 * time.Hour,
+			func(t *testing.T, s *sim) {
+				s.with(func() { s.pods = 60 })
+				s.raise("a")
+				pass(10 * time.Second)
+				s.with(func() { s.noPolicy = true; s.cut() })
+				pass(20 * time.Hour)
+				s.cordoned(t, false)
+				s.rebooted(t, 0)
+			}, nil,
+		},
+		{
+			"an answer that says nothing is no proof that the host stays up", time.Hour,
+			func(_ *testing.T, s *sim) { s.with(func() { s.odd, s.goesAfter = true, 30*time.Second }); s.raise("a") },
+			func(t *testing.T, s *sim) { s.settled(t, 1) },
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSim(t)
+			s.live(tt.last, func() { tt.script(t, s) })
+			for _, b := range s.bad {
+				t.Error(b)
+			}
+			if tt.check != nil {
+				tt.check(t, s)
+			}
+		})
+	}
+}
+
+func (s *sim) with(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+func (s *sim) cordoned(t *testing.T, want bool) {
+	t.Helper()
+	if n, sl, _ := s.state(); n.Unschedulable != want || sl.Holder != "" {
+		t.Errorf("cordoned %v, want %v; holder %q; record %s", n.Unschedulable, want, sl.Holder, n.Record)
+	}
+}
+
+func (s *sim) rebooted(t *testing.T, want int) {
+	t.Helper()
+	if _, _, n := s.state(); n != want {
+		t.Errorf("%d reboots, want %d", n, want)
+	}
+}
+
+// evictsNoMore begins a long drain and lets stop happen in it.
+func (s *sim) evictsNoMore(t *testing.T, stop func()) {
+	t.Helper()
+	s.with(func() { s.pods = 200 })
+	s.raise("a")
+	pass(10 * time.Second)
+	stop()
+	var was int
+	s.with(func() { was = s.pods })
+	pass(3 * time.Minute)
+	s.with(func() {
+		if was-s.pods > 2 || was == 200 {
+			t.Errorf("%d pods evicted before, %d afterwards", 200-was, was-s.pods)
+		}
+	})
+}
+
+// Decisions on what a slow watch, a wrong clock or a deaf host makes believe.
+func TestWrongBeliefs(t *testing.T) {
+	st := testSettings()
+	now := time.Now()
+	base := func() Observation {
+		r := &Record{Instance: "i", Cycle: "B", Attempt: 1, Phase: Waiting, Bids: true, BootID: "b2", Group: "workers", Settings: st}
+		r.Sentinel.Fingerprint = "f2"
+		return Observation{
+			Now: now, Instance: "i", Boot: "b2", Exists: true, Group: "workers", Settings: &st, Window: Window{Open: true}, Record: r,
+			Node: Node{Name: "n", UID: "u", Ready: true, BootID: "b2"}, Sentinel: Sentinel{Source: "x", Fingerprint: "f2"}, SentinelKnown: true,
+			Gates: Gates{At: now, Until: now.Add(time.Minute)}, Shutdown: Shutdown{At: now},
+		}
+	}
+	t.Run("a slot that was taken for another cycle is freed, not used", func(t *testing.T) {
+		o := base()
+		o.Slots = []Slot{{Name: "slot-workers-0", Group: "workers", Nominee: "u", Holder: "n", HolderUID: "u", Cycle: "A", Attempt: 3, BootID: "b1", Instance: "i", Cordon: CordonBaton, Renewed: now}}
+		if _, ok := step(o).Do.(FreeSlot); !ok {
+			t.Errorf("decides %+v", step(o))
+		}
+	})
+	t.Run("a clock 40 s ahead of the API server's takes a fresh nomination", func(t *testing.T) {
+		o := base()
+		o.Skew = 40 * time.Second
+		o.Slots = []Slot{{Name: "slot-workers-0", Group: "workers", Nominee: "u", BidCycle: "B", BidAttempt: 1, BidUntil: now.Add(-10 * time.Second)}}
+		if _, ok := step(o).Do.(TakeSlot); !ok {
+			t.Errorf("decides %+v", step(o))
+		}
+	})
+	t.Run("a survived sentinel that cannot be read is no new bid", func(t *testing.T) {
+		o := base()
+		o.SentinelKnown, o.Sentinel, o.Record.Survived, o.Record.Bids = false, Sentinel{}, "f2", false
+		if d := step(o); d.Do != nil {
+			t.Errorf("decides %+v", d)
+		}
+	})
+	t.Run("sentinels that cannot be read are no bid", func(t *testing.T) {
+		o := base()
+		o.SentinelKnown, o.Sentinel = false, Sentinel{}
+		if w, ok := step(o).Do.(WriteNode); !ok || w.Record.Bids {
+			t.Errorf("decides %+v", step(o))
+		}
+	})
+	t.Run("a clock that jumps ahead does not end the verification", func(t *testing.T) {
+		w := &world{}
+		o := base()
+		o.Record.Phase, o.Record.BootID, o.Record.NewBootID, o.Record.Deadline = Verifying, "b1", "b2", now.Add(15*time.Minute)
+		o.Node.BootID, o.Node.Unschedulable, o.Record.Cordon = "b1", true, CordonBaton
+		o.Due = w.dueOf(o.Record, now)
+		// The wall clock is set two hours ahead; a second has passed by the monotonic one.
+		later := now.Add(time.Second)
+		o.Now, o.Due = later, w.dueOf(o.Record, later.Round(0).Add(2*time.Hour))
+		if d := step(o); d.Do != nil {
+			t.Errorf("decides %+v", d)
+		}
+	})
+	t.Run("a soak that is said to begin tomorrow ends in time", func(t *testing.T) {
+		w := &world{}
+		o := base()
+		st := testSettings()
+		st.Soak = time.Minute
+		o.Record.Phase, o.Record.BootID, o.Record.NewBootID, o.Record.Settings = Verifying, "b1", "b2", st
+		o.Record.Healthy, o.Sentinel = now.Add(24*time.Hour), Sentinel{}
+		o.Due = w.dueOf(o.Record, now)
+		o.Now = now.Add(2 * time.Minute)
+		o.Due = w.dueOf(o.Record, o.Now)
+		if write, ok := step(o).Do.(WriteNode); !ok || write.Move == nil || write.Move.To != Idle {
+			t.Errorf("decides %+v", step(o))
+		}
+	})
+	t.Run("a reboot of the future does not count for today", func(t *testing.T) {
+		h := History{Cycles: []Entry{{At: now.Add(time.Hour), Rebooted: true, Fingerprint: "f"}}}
+		if h.reboots(now) != 0 || h.served("f", now) {
+			t.Error("it counts")
+		}
+	})
+}
+
+func (s *sim) agent(t *testing.T) *Agent {
+	t.Helper()
+	a, err := New(Config{
+		Node: simNode{s}, Slots: simSlots{s}, Host: simHost{s}, Pods: simPods{s}, Marshal: simMarshal{s},
+		Log: slog.New(slog.NewTextHandler(logTo{t}, nil)), Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestWhatTheWatchBringsDuringAQuorumReadIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		a := s.agent(t)
+		for range 2 {
+			if err := a.refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.change0(func(w *world) { w.stale = true })
+		s.slowList = 100 * time.Millisecond
+		go func() {
+			pass(50 * time.Millisecond)
+			var sl Slot
+			s.with(func() {
+				s.slot.Nominee, s.slot.BidUntil, s.slot.ResourceVersion = s.node.UID, time.Now().Add(time.Minute), s.next()
+				sl = s.slot
+			})
+			a.slotsChanged("uid-1", []Slot{sl}, false)
+		}()
+		if err := a.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if a.world.slots["slot-workers-0"].Nominee == "" && !a.world.stale {
+			t.Error("the nomination that the watch brought is lost")
+		}
+	})
+}
+
+func TestTroubleThatIsOverIsNotShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		a := s.agent(t)
+		a.SetPolicy(testPolicy())
+		s.dead = true
+		if err := a.turn(t.Context()); err == nil || a.Status().Trouble == "" {
+			t.Errorf("error %v, trouble %q", err, a.Status().Trouble)
+		}
+		s.dead = false
+		for range 5 {
+			if err := a.turn(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if st := a.Status(); st.Trouble != "" {
+			t.Errorf("trouble stays: %s", st.Trouble)
+		}
+	})
+}
+
+// Watches that lag, people who act at any moment, power cuts and reboots, by seed. Every effect is checked when it
+// takes hold; in the end everything converges.
+func TestRandomWorlds(t *testing.T) {
+	for seed := range 100 {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			var mu sync.Mutex
+			rnd := rand.New(rand.NewPCG(uint64(seed), 7)) //nolint:gosec // replayable by its seed.
+			n := func(k int) int { mu.Lock(); defer mu.Unlock(); return rnd.IntN(k) }
+			s := newSim(t)
+			s.goesAfter = 2 * time.Second
+			calmTime := false
+			lag := []int{0, 10, 100, 4000}[seed%4]
+			if lag > 0 {
+				s.lag = func() time.Duration { return time.Duration(n(lag)) * time.Millisecond }
+			}
+			s.fault = func(int, string) fault {
+				if calmTime || n(25) != 0 {
+					return fault{}
+				}
+				if n(3) == 0 {
+					go s.rebootNow()
+				}
+				return fault{dropped: n(2) == 0, lost: true, cut: n(2) == 0}
+			}
+			s.live(28*time.Hour, func() {
+				for i := range 40 {
+					s.people(n, i)
+					pass(time.Duration(n(4000)) * time.Millisecond)
+				}
+				s.with(func() { calmTime, s.missing, s.pods, s.paused = true, nil, 0, ""; s.nominate() })
+				s.person(func() {})
+				pass(2 * time.Hour)
+				if s.record().Phase == Failed {
+					s.person(func() { s.node.Acknowledge = "ok" })
+				}
+				pass(25 * time.Hour)
+			})
+			for _, b := range s.bad {
+				t.Error(b)
+			}
+			nd, sl, _ := s.state()
+			if r := s.record(); nd.Unschedulable || sl.Holder != "" || nd.Record != "" && r.Survived == "" {
+				t.Errorf("left behind: cordoned %v, record %s, slot %+v", nd.Unschedulable, nd.Record, sl)
+			}
+		})
+	}
+}
+
+// people do the i-th thing that n chooses.
+func (s *sim) people(n func(int) int, i int) {
+	switch n(8) {
+	case 0, 1, 2:
+		s.raise(fmt.Sprint(i))
+	case 3:
+		s.with(func() { s.paused = []string{"", "incident"}[n(2)]; s.nominate() })
+	case 4:
+		s.with(func() { s.sent = Sentinel{}; s.notify(s.hostWatch) })
+	case 5:
+		s.with(func() {
+			if s.slot.Holder != "" {
+				s.slot.Release, s.slot.ResourceVersion = "please", s.next()
+				s.told()
+			}
+		})
+	case 6:
+		s.person(func() { s.node.Request = fmt.Sprint(i) })
+	case 7:
+		s.with(func() { s.missing = [][]string{nil, {"ds/a"}}[n(2)] })
+	}
+}

@@ -1,0 +1,116 @@
+package main
+
+// mutants are the promises, one broken in each.
+func mutants() []mutant {
+	const step, apply, agent, world, record = "agent/step.go", "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
+	return []mutant{
+		{
+			name: "nothing is changed", file: step, survives: true, test: "TestCycle",
+			old: "// step decides what comes next. It does no I/O and reads no clock.", new: "// step decides.",
+		},
+		{
+			name: "a reboot is done without a new boot ID", file: step, test: "TestCycle|TestCrash",
+			old: "	if r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,", new: "	if called := o.Call.Cycle == r.Cycle; called || r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,",
+		},
+		{
+			name: "success after any restart of the agent", file: step, test: "TestCrash",
+			old: "	if r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,", new: "	if r.Instance != o.Instance || r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,",
+		},
+		{
+			name: "the cordon comes in a second write", file: step, test: "TestCycle",
+			old: "	if r.Cordon == CordonBaton {\n		on := true\n		w.Cordon = &on\n	}\n	return do(w)", new: "	return do(w)",
+		},
+		{
+			name: "a foreign cordon is undone", file: step, test: "TestCycle/a_cordon_from_before",
+			old: "	if o.Record.Cordon == CordonBaton && o.Node.Unschedulable {", new: "	if o.Node.Unschedulable {",
+		},
+		{
+			name: "the slot is freed before the uncordon", file: step, test: "TestCycle|TestCrash",
+			old: "func draining(o Observation) Decision {\n	r := o.Record\n", new: "func draining(o Observation) Decision {\n	r := o.Record\n	if h, ok := o.held(); ok && o.passed(r.Deadline, r.Settings.DrainTimeout) {\n		return do(FreeSlot{h})\n	}\n",
+		},
+		{
+			name: "a write of the Node without the version it was decided on", file: apply, test: "TestCrash|TestCycle|TestLateWrites",
+			old: "	n, err := a.Node.Patch(ctx, o.Node, c)", new: "	now, err := a.Node.Get(ctx)\n	if err != nil {\n		return err\n	}\n	n, err := a.Node.Patch(ctx, now, c)",
+		},
+		{
+			name: "the reboot is asked for before it is stored", file: step, test: "TestCycle|TestCrash",
+			old: "	case o.Drain.Empty:\n		n := r.clone()", new: "	case o.Drain.Empty && o.Gates.At.Before(o.Now):\n		return do(Reboot{Slot: s.Name})\n	case o.Drain.Empty:\n		n := r.clone()",
+		},
+		{
+			name: "the last check is dropped", file: apply, test: "TestLastCheck",
+			old: "	if !same || again != e || time.Since(began) > lastCheckAge {", new: "	if false && (!same || again != e || time.Since(began) > lastCheckAge) {",
+		},
+		{
+			name: "the slot is given up while the host goes down", file: step, test: "TestCycle|TestCrash",
+			old: "	if o.Shutdown.Coming != \"\" {\n		return wait(", new: "	if o.Shutdown.Coming == \"never\" {\n		return wait(",
+		},
+		{
+			name: "what cannot be asked counts as calm", file: step, test: "TestCycle/what_cannot_be_asked",
+			old: "	if o.Shutdown.Err != nil {\n		return wait(", new: "	if o.Shutdown.Err != nil && o.Node.Name == \"\" {\n		return wait(",
+		},
+		{
+			name: "the sentinel's fingerprint is ignored", file: step, test: "TestCycle/the_same_sentinel",
+			old: "o.Sentinel.Source != \"\" && fp == r.Sentinel.Fingerprint {", new: "o.Sentinel.Source != \"\" && fp == \"\" {",
+		},
+		{
+			name: "the delay is not stored", file: step, test: "TestCycle/a_drain_that_never_ends",
+			old: "	r.Until = o.Now.Add(delay)\n", new: "	r.Until = o.Now\n",
+		},
+		{
+			name: "Failed frees its slot", file: step, test: "TestCycle/a_node_that_does_not_become_ready",
+			old: "	if s, ok := o.held(); ok && !o.fresh(s.Renewed, heartbeat) {\n		return do(RenewSlot{s, claim(o)})\n	}\n	if len(r.Pods) > 0", new: "	if s, ok := o.held(); ok {\n		return do(FreeSlot{s})\n	}\n	if len(r.Pods) > 0",
+		},
+		{
+			name: "nothing is fenced after a restart", file: step, test: "TestLateWrites|TestFence",
+			old: "	if o.Record != nil && o.Record.Instance != o.Instance && !writesNode {", new: "	if false && !writesNode {",
+		},
+		{
+			name: "the slot is not fenced after a restart", file: step, test: "TestLateWrites|TestFence",
+			old: "	if holds && s.Instance != o.Instance && !frees {", new: "	if false && holds && !frees {",
+		},
+		{
+			name: "a slot that its record does not justify is kept", file: step, test: "TestCrash",
+			old: "		if s.Cycle == o.History.Ended {\n			return do(FreeSlot{s})\n		}", new: "		if s.Cycle == o.History.Ended {\n			return wait(\"keeps it\")\n		}",
+		},
+		{
+			name: "a slot is ours by the name alone", file: "agent/observation.go", test: "TestASlotOfAnEarlierNode",
+			old: "		if s.Holder != o.Node.Name || s.HolderUID != o.Node.UID {", new: "		if s.Holder != o.Node.Name {",
+		},
+		{
+			name: "a hold is not looked at again", file: step, test: "TestCycle/a_hold_during|TestLastCheck",
+			old: "	case o.Node.Hold != \"\":\n		return o.undo(ReasonHold", new: "	case o.Node.Hold == \"never\":\n		return o.undo(ReasonHold",
+		},
+		{
+			name: "a person's uncordon is no veto", file: step, test: "TestCycle/a_person's_uncordon|TestLastCheck",
+			old: "	case !o.Node.Unschedulable:\n		return o.undo(ReasonUncordoned", new: "	case o.Node.Name == \"\":\n		return o.undo(ReasonUncordoned",
+		},
+		{
+			name: "a record of a newer version is overwritten", file: record, test: "TestCycle/a_record_of_a_newer",
+			old: "	if r.Version > RecordVersion {", new: "	if r.Version > RecordVersion {\n		return nil, nil\n	}\n	if r.Version < 0 {",
+		},
+		{
+			name: "a node is rebooted as often as it asks", file: "agent/observation.go", test: "TestCycle/at_most_two",
+			old: ">= o.Settings.MaxReboots24h {", new: ">= 1000 {",
+		},
+		{
+			name: "a Node that is gone is drained on", file: agent, test: "TestCycle/a_node_whose_object",
+			old: "	if o.Exists && o.Record != nil {", new: "	if !o.Exists {\n		return\n	}\n	if o.Record != nil {",
+		},
+		{
+			name: "the marshal keeps its office through the cordon", file: step, test: "TestCycle/the_marshal_resigns",
+			old: "	case o.Leading:\n		return do(Resign{})\n", new: "",
+		},
+		{
+			name: "a late answer of a watch undoes what a write returned", file: world, test: "TestOldNews",
+			old: "		if exists && w.exists && n.UID == w.node.UID && older(n.ResourceVersion, w.node.ResourceVersion) {", new: "		if false && exists {",
+		},
+		{
+			name: "an unknown outcome is taken for a refusal", file: agent, test: "TestFence",
+			old: "		if errors.Is(err, ErrUnknown) {", new: "		if errors.Is(err, ErrGone) {",
+		},
+		{
+			name: "the agent is called done by a person's reboot without a look", file: step, test: "TestCycle/a_node_that_does_not_become_ready",
+			old: "	case len(o.Pods.Missing) > 0:", new: "	case len(o.Pods.Missing) > 1000:",
+		},
+	}
+}
