@@ -161,22 +161,13 @@ func (w *world) force(ctx context.Context) error {
 	return errors.Join(append(faults, w.client.CoreV1().Pods(batonSpace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{LabelSelector: agentLabel}))...)
 }
 
-// registerAgain makes a kubelet register its node anew. The agent's pod goes with the Node that it was bound to.
+// registerAgain makes a node whose Node was deleted register anew: by a boot, after which nothing there, no token of a pod
+// and no rule of kube-proxy, is still that of the old one.
 func (w *world) registerAgain(ctx context.Context, node string) error {
-	now := int64(0)
-	pods, err := w.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
-	if err != nil {
-		return err
-	}
-	for _, p := range pods.Items {
-		if err := w.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil && !apierrors.IsNotFound(err) {
-			return err
-		}
-	}
 	mark := w.obs.Mark()
-	if _, err := w.c.Exec(ctx, node, "systemctl", "restart", "kubelet"); err != nil {
+	if err := w.c.Power(ctx, node, cluster.Cycle); err != nil {
 		return err
 	}
-	_, err = w.obs.WaitAfter(ctx, mark, node+" to register", func(e observe.Event) bool { return e.Node != nil && e.Node.Name == node && e.Node.Exists })
+	_, err := w.obs.WaitAfter(ctx, mark, node+" to register", func(e observe.Event) bool { return e.Node != nil && e.Node.Name == node && e.Node.Exists })
 	return err
 }
