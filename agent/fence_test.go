@@ -13,7 +13,7 @@ func TestLateWrites(t *testing.T) {
 	for _, dies := range []bool{false, true} {
 		for _, late := range []time.Duration{0, time.Second, 10 * time.Second, 30 * time.Second} {
 			for n := 1; n < 60; n++ {
-				reached := false
+				reached, over := false, false
 				t.Run(fmt.Sprintf("effect %d, %s late, the agent dies %v", n, late, dies), func(t *testing.T) {
 					s := newSim(t)
 					s.fault = func(i int, what string) fault {
@@ -29,11 +29,11 @@ func TestLateWrites(t *testing.T) {
 						t.Error("still cordoned")
 					}
 					landed += len(s.landed)
-					n = max(n, 0)
-					if s.effects < n {
-						reached = false
-					}
+					over = s.effects < n
 				})
+				if over {
+					break
+				}
 				if reached {
 					cases++
 				}

@@ -266,7 +266,10 @@ func (s simNode) Patch(_ context.Context, from Node, c NodeChange) (Node, error)
 		s.nominate()
 		return nil
 	})
-	return out, s.outcome(err)
+	if err != nil {
+		return Node{}, s.outcome(err)
+	}
+	return out, nil
 }
 
 // outcome makes a cut look as it does to the one who is cut off.
@@ -354,7 +357,10 @@ func (s simSlots) write(what string, from Slot, f func(*Slot) error) (Slot, erro
 		s.nominate()
 		return nil
 	})
-	return out, s.outcome(err)
+	if err != nil {
+		return Slot{}, s.outcome(err)
+	}
+	return out, nil
 }
 
 func (s simSlots) claim(to *Slot, c Claim) {

@@ -74,8 +74,8 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err := c.hold(ctx); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(c.clean(ctx), os.RemoveAll(c.Logs())); err != nil {
-		return nil, errors.Join(fmt.Errorf("cleaning up after the last cluster: %w", err), c.release())
+	if err := errors.Join(c.clean(ctx), os.RemoveAll(c.Logs()), raiseLimits()); err != nil {
+		return nil, errors.Join(fmt.Errorf("making room for the cluster: %w", err), c.release())
 	}
 	if err := c.start(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting cluster %q (logs in %s): %w", c.Name, c.Logs(), err), c.clean(ctx), c.release())
