@@ -17,7 +17,7 @@ func endToEnd(ctx context.Context, l lab, args []string) error {
 		f.BoolVar(&o.Short, "short", false, "the most important scenarios only, for CI")
 		f.StringVar(&only, "only", "", "regular expression: scenarios whose name matches")
 		f.StringVar(&o.Out, "out", "", "file for the results as JSON")
-		f.StringVar(&o.Evidence, "evidence", "", "directory for what failed scenarios leave; default: beside the cluster's logs")
+		f.StringVar(&o.Evidence, "evidence", "", "directory for what failed scenarios leave; default: NAME.e2e beside the cluster's directory")
 		f.StringVar(&o.Image, "image", "../dist/image.tar", "docker-archive image of the agent")
 		f.StringVar(&o.Apply, "apply", "../deploy/base", "kustomize directory that is applied")
 		f.BoolVar(&o.Keep, "keep", false, "leave the cluster running")

@@ -37,7 +37,7 @@ type Options struct {
 	Keep     bool           // leave the cluster running
 	Reuse    bool           // use, and leave, the cluster that runs already
 	Out      string         // file for the results as JSON, "" none
-	Evidence string         // directory for what failed scenarios leave; "" beside the cluster's logs
+	Evidence string         // directory for what failed scenarios leave; "" NAME.e2e beside the cluster's directory, which outlives it
 	Stdout   io.Writer      // one line a scenario, and the sum
 	Progress io.Writer      // of the cluster's start
 }
@@ -96,6 +96,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer w.obs.Stop()
+	if o.Evidence == "" {
+		if err := os.RemoveAll(w.evidence()); err != nil {
+			return err
+		}
+	}
 	report := Report{Started: began.UTC(), Startup: time.Since(began).Seconds()}
 	fmt.Fprintf(o.Stdout, "%d nodes and their agents run after %.1f s\n", len(w.nodes), report.Startup)
 	for _, s := range chosen {
@@ -170,7 +175,7 @@ func (w *world) show(ctx context.Context, s scenario) Result {
 	r.Passed, r.Notes = err == nil, w.notes
 	if err != nil {
 		r.Reason = err.Error()
-		r.Files = filepath.Join(cmp.Or(w.Evidence, filepath.Join(w.c.Logs(), "e2e")), slug(s.name))
+		r.Files = filepath.Join(w.evidence(), slug(s.name))
 		limited, cancel := context.WithTimeout(ctx, evidenceTime)
 		if err := w.keepEvidence(limited, r); err != nil {
 			fmt.Fprintf(w.Stdout, "keeping the evidence: %v\n", err)
@@ -203,6 +208,11 @@ func (w *world) print(r Result) {
 	for _, n := range r.Notes {
 		fmt.Fprintf(w.Stdout, "               %s\n", n)
 	}
+}
+
+// evidence is the directory of what failed scenarios leave. The cluster's own directories go with it.
+func (w *world) evidence() string {
+	return cmp.Or(w.Evidence, strings.TrimSuffix(w.c.Logs(), ".logs")+".e2e")
 }
 
 func slug(name string) string {
