@@ -12,6 +12,7 @@ GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 LAB := go run -C lab .
+OUTFLAG = $(if $(OUT),--out $(abspath $(OUT)))
 
 .PHONY: help
 help: ## this list
@@ -19,7 +20,7 @@ help: ## this list
 
 .PHONY: demo
 demo: image ## three real nodes reboot one after another, watched; OUT=file.json keeps the figures
-	$(LAB) demo $(if $(OUT),--out $(abspath $(OUT)))
+	$(LAB) demo $(OUTFLAG)
 
 .PHONY: test
 test: ## every test but the real nodes': with the race detector, a real API server, a real bus; nothing may be skipped
@@ -28,12 +29,16 @@ test: ## every test but the real nodes': with the race detector, a real API serv
 	{ bad=0; go test -race -json ./... || bad=1; go test -C lab -json ./... || bad=1; exit $$bad; } | go run ./internal/tally
 
 .PHONY: e2e
-e2e: image ## scenarios on four real nodes (root); SHORT=1 for the happy path only
-	$(LAB) e2e $(if $(SHORT),--short)
+e2e: image ## scenarios on four real nodes (root); SHORT=1 for the quick ones, ONLY=REGEX
+	$(LAB) e2e $(if $(SHORT),--short) $(if $(ONLY),--only '$(ONLY)') $(OUTFLAG)
 
 .PHONY: bench
 bench: image ## hand-over, detection, requests of an idle agent, memory, size of the binary (root)
-	$(LAB) bench
+	$(LAB) bench $(if $(IDLE),--idle $(IDLE)) $(OUTFLAG)
+
+.PHONY: mutants
+mutants: ## break every promise once and see the named test fail; ONLY=REGEX
+	go run ./internal/mutants $(if $(ONLY),--only '$(ONLY)')
 
 .PHONY: lab-up lab-kubectl lab-exec lab-down
 lab-up: ## a cluster of N=3 real nodes (root)
@@ -47,7 +52,7 @@ lab-down: ## everything off, nothing left
 
 .PHONY: build
 build: ## the agent for ARCH, static and reproducible, in dist/
-	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" \
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -buildvcs=false -gcflags='k8s.io/...=-l' -ldflags "-s -w -X main.version=$(VERSION)" \
 		-o dist/$(ARCH)/baton-agent ./cmd/baton-agent
 
 .PHONY: image

@@ -85,6 +85,7 @@ func (a *Agent) tell(ctx context.Context, o Observation, e WriteNode, n Node) {
 		}
 		return
 	}
+	a.change0(func(w *world) { w.moves++ })
 	level := slog.LevelInfo
 	if t.warns() {
 		level = slog.LevelWarn
@@ -173,7 +174,8 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 		}
 	}
 	paused, err := a.Marshal.Paused(ctx, o.Group)
-	add(ReasonPaused, true, paused, err)
+	add(ReasonAPI, false, "", err)
+	add(ReasonPaused, true, paused, nil)
 	others, err := a.Host.OtherRebooters(ctx)
 	add(ReasonOtherRebooter, false, strings.Join(others, ", "), err)
 	locks, err := a.Host.Inhibitors(ctx)
@@ -186,10 +188,8 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 			settings = o.Settings.drain()
 		}
 		reason, message, ready, err := a.Pods.Look(ctx, settings)
-		if reason == "" {
-			reason = string(ReasonUnmanagedPod)
-		}
-		add(Reason(reason), false, message, err)
+		add(ReasonAPI, false, "", err)
+		add(Reason(reason), false, message, nil)
 		g.Ready = ready
 	}
 	if o.Settings == nil {

@@ -64,6 +64,9 @@ func TestCycle(t *testing.T) {
 		if reboots != 1 || n.Unschedulable || sl.Holder != "" {
 			t.Errorf("reboots %d, cordoned %v, slot %+v", reboots, n.Unschedulable, sl)
 		}
+		if h := parseHistory(n.History); len(h.Cycles) != 1 || h.Cycles[0].Result != ReasonSentinelSurvived {
+			t.Errorf("history %+v", h)
+		}
 		if r := s.record(); r.Phase != Waiting || r.Bids || len(r.Reasons) != 1 || r.Reasons[0] != ReasonSentinelSurvived {
 			t.Errorf("record %+v", r)
 		}

@@ -149,7 +149,7 @@ func TestASlotOfAnEarlierNode(t *testing.T) {
 	s.slot.Holder, s.slot.HolderUID, s.slot.Nominee, s.slot.Cycle, s.slot.BootID = "n1", "uid-0", "uid-0", "old", "boot-1"
 	s.live(10*time.Minute, func() { s.raise("a") })
 	n, sl, reboots := s.state()
-	if reboots != 0 || n.Unschedulable || sl.Holder != "" {
+	if s.log[0] != "free" || reboots != 0 || n.Unschedulable || sl.Holder != "" {
 		t.Errorf("reboots %d, cordoned %v, slot %+v", reboots, n.Unschedulable, sl)
 	}
 }
@@ -162,6 +162,13 @@ func TestOldNews(t *testing.T) {
 	a.nodeChanged(Node{UID: "u", ResourceVersion: "9", Record: "old"}, true)
 	if a.world.node.Record != "new" || a.world.refreshAt.IsZero() {
 		t.Errorf("record %q, refresh at %v", a.world.node.Record, a.world.refreshAt)
+	}
+	if err := a.slot("s")(Slot{Name: "s", ResourceVersion: "20"}, nil); err != nil { // it was freed
+		t.Fatal(err)
+	}
+	a.slotsChanged("u", []Slot{{Name: "s", ResourceVersion: "19", Holder: "n", HolderUID: "u"}}, false)
+	if a.world.slots["s"].Holder != "" {
+		t.Error("a slot that was freed is held again by old news")
 	}
 	a.nodeChanged(Node{UID: "v", ResourceVersion: "9", Record: "other"}, true)
 	if a.world.node.Record != "other" {

@@ -26,6 +26,7 @@ const (
 	ReasonSentinelSurvived Reason = "sentinel-survived"
 	ReasonSentinelUnknown  Reason = "sentinel-unknown"
 	ReasonLastCheck        Reason = "last-check"
+	ReasonAPI              Reason = "api"
 	ReasonSlot             Reason = "slot"
 	ReasonSlotLost         Reason = "slot-lost"
 	ReasonRelease          Reason = "release"
@@ -67,6 +68,7 @@ func meanings() map[Reason]string {
 		ReasonSentinelSurvived: "the same sentinel is there after a proven reboot",
 		ReasonSentinelUnknown:  "whether the host wants a reboot cannot be read",
 		ReasonLastCheck:        "the last check before the reboot could not be made in time",
+		ReasonAPI:              "the API server cannot be asked what has to be known",
 		ReasonSlot:             "waits for a slot; or: the slot was taken",
 		ReasonSlotLost:         "the slot is not this node's any more",
 		ReasonRelease:          "an operator asked for the slot",

@@ -31,6 +31,7 @@ type world struct {
 	sentinel      Sentinel
 	sentinelKnown bool
 	sentinelAgain time.Time // read them again then; zero: when the host tells of a change
+	moves         int       // transitions
 	news          int       // counts what the watches brought
 	due           map[dueKey]time.Time
 
@@ -334,6 +335,7 @@ type Status struct {
 	Trouble string // the last error; "" when the last call worked
 	Ready   bool
 	NotYet  []string // why it is not ready
+	Moves   int      // transitions since the start
 }
 
 // Status returns how things stand.
@@ -341,7 +343,7 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w := &a.world
-	s := Status{Phase: Idle, Why: w.why, Trouble: w.troubles()}
+	s := Status{Phase: Idle, Why: w.why, Trouble: w.troubles(), Moves: w.moves}
 	if r, err := parseRecord(w.node.Record); err != nil {
 		s.NotYet = append(s.NotYet, err.Error())
 	} else if r != nil {

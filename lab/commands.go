@@ -217,14 +217,13 @@ func countAudit(_ context.Context, l lab, args []string) error {
 }
 
 func writeImage(_ context.Context, l lab, args []string) error {
-	var out, binary, certificates string
+	var out, binary string
 	i := image.Image{}
 	flags := l.flags("image", func(f *flag.FlagSet) {
 		f.StringVar(&out, "out", "", "docker-archive file to write")
 		f.StringVar(&i.Name, "name", "", "reference with tag")
 		f.StringVar(&i.Arch, "arch", runtime.GOARCH, "architecture")
 		f.StringVar(&binary, "binary", "", "static binary; becomes /baton-agent and the entrypoint")
-		f.StringVar(&certificates, "ca", "/etc/ssl/certs/ca-certificates.crt", "CA certificates, PEM")
 	})
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -233,10 +232,7 @@ func writeImage(_ context.Context, l lab, args []string) error {
 		return errors.New("image: want --out and --binary")
 	}
 	i.User, i.Entrypoint = "0", []string{"/baton-agent"}
-	i.Files = []image.File{
-		{Path: "/baton-agent", From: binary, Mode: 0o755},
-		{Path: "/etc/ssl/certs/ca-certificates.crt", From: certificates, Mode: 0o644},
-	}
+	i.Files = []image.File{{Path: "/baton-agent", From: binary, Mode: 0o755}}
 	return i.WriteFile(out)
 }
 

@@ -1,6 +1,7 @@
 package marshal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type Config struct {
 
 	NominationTimeout time.Duration // how long a nomination may be taken; 0 means 30 s
 	DeletedGrace      time.Duration // how long a holder's Node must have been gone; 0 means 30 s
+	// Times replaces the two above for one pass each time it is asked; nil, or a 0 of it, leaves them.
+	Times func() (nomination, grace time.Duration)
 
 	Now func() time.Time // the API server's time, by which agents judge a nomination; nil is time.Now
 
@@ -145,7 +148,7 @@ func (m *Marshal) lead(ctx context.Context) {
 	r := &runner{
 		self: c.Self, now: c.Now, groups: c.Groups, slots: c.Slots, nodes: c.Nodes, watched: c.Clientset.CoreV1().Nodes(),
 		leases: c.Clientset.CoordinationV1().Leases(c.Namespace), log: c.Log,
-		nominationTimeout: c.NominationTimeout, deletedGrace: c.DeletedGrace,
+		times: c.times,
 	}
 	r.prepare()
 	m.runner.Store(r)
@@ -172,4 +175,12 @@ func (m *Marshal) heir() string {
 		return ""
 	}
 	return heir(v)
+}
+
+// times are the two durations as they are in force now.
+func (c Config) times() (nomination, grace time.Duration) {
+	if c.Times != nil {
+		nomination, grace = c.Times()
+	}
+	return cmp.Or(nomination, c.NominationTimeout), cmp.Or(grace, c.DeletedGrace)
 }

@@ -54,7 +54,7 @@ func newCluster(t *testing.T, seed uint64) *cluster {
 }
 
 func newRunner() *runner {
-	r := &runner{log: discard, deletedGrace: time.Second}
+	r := &runner{log: discard}
 	r.prepare()
 	return r
 }

@@ -46,16 +46,15 @@ type Slots interface {
 
 // runner does the marshal's work while it leads. One runner serves one leadership.
 type runner struct {
-	self              string
-	now               func() time.Time
-	groups            func() []Group
-	slots             Slots
-	nodes             Nodes
-	watched           corev1client.NodeInterface
-	leases            coordinationclient.LeaseInterface
-	log               *slog.Logger
-	nominationTimeout time.Duration
-	deletedGrace      time.Duration
+	self    string
+	now     func() time.Time
+	groups  func() []Group
+	slots   Slots
+	nodes   Nodes
+	watched corev1client.NodeInterface
+	leases  coordinationclient.LeaseInterface
+	log     *slog.Logger
+	times   func() (nomination, grace time.Duration)
 
 	events chan struct{}
 	roster *roster
@@ -187,11 +186,12 @@ func (r *runner) snapshot() (v View, ok bool) {
 	if r.slot == nil || r.paused == nil {
 		return View{}, false
 	}
-	return View{
+	v = View{
 		Now: r.now(), Self: r.self, Groups: r.groups(), Nodes: nodes,
 		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused),
-		NominationTimeout: r.nominationTimeout,
-	}, true
+	}
+	v.NominationTimeout, v.DeletedGrace = r.times()
+	return v, true
 }
 
 // loop makes a pass after every event, and when the next time limit is reached.
@@ -383,7 +383,7 @@ func (r *runner) freeGone(ctx context.Context, v View) bool {
 	var ripe []Slot
 	for _, s := range gone(v) {
 		since, ok := r.memory.gone[s.Name+"/"+s.Holder+"/"+s.HolderUID]
-		if ok && v.Now.Sub(since) >= r.deletedGrace {
+		if ok && v.Now.Sub(since) >= v.DeletedGrace {
 			ripe = append(ripe, s)
 		}
 	}
@@ -446,7 +446,7 @@ func (r *runner) due(v View) time.Time {
 		at(t)
 	}
 	for _, t := range r.memory.gone {
-		at(t.Add(r.deletedGrace))
+		at(t.Add(v.DeletedGrace))
 	}
 	s := look(v)
 	for uid, since := range v.Away {

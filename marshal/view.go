@@ -118,6 +118,7 @@ type View struct {
 	Paused map[string]string // group to reason; "" stands for all groups
 
 	NominationTimeout time.Duration
+	DeletedGrace      time.Duration
 	Penalty           map[string]time.Time // Node UID: its bids are passed over until then
 	Away              map[string]time.Time // Node UID: this marshal has seen it away since then
 }

@@ -9,31 +9,34 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"kubebaton.io/baton/agent"
 )
 
-// When the pages that only the start needed are given back: once it is over, and now and then for what has come since.
-const (
-	firstTrim = 15 * time.Second
-	nextTrim  = time.Hour
-)
+// trimLook is how often the agent looks whether it has something to give back: after its start, and after a cycle.
+const trimLook = 15 * time.Second
 
 // trim keeps the agent small while it has nothing to do, which is most of its life. Starting runs through the
 // registration of every API group that client-go links, 20 MiB of code and tables that an idle agent never touches
 // again; they stay mapped and count as its memory until somebody says that they are not needed.
 func (d *daemon) trim(ctx context.Context) error {
-	t := time.NewTimer(firstTrim)
+	t := time.NewTicker(trimLook)
 	defer t.Stop()
-	for {
+	for done := -1; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
 		}
+		s := d.agent.Status()
+		if s.Phase != agent.Idle || s.Moves == done {
+			continue
+		}
+		done = s.Moves
 		debug.FreeOSMemory()
 		if err := unmapProgram(); err != nil {
 			d.log.Debug("giving pages back", "err", err)
 		}
-		t.Reset(nextTrim)
 	}
 }
 

@@ -101,7 +101,7 @@ func (d *daemon) build() error {
 	d.host = newHostSeam(h)
 	d.marshal, err = marshal.New(marshal.Config{
 		Clientset: client, Namespace: d.namespace, Self: d.nodeName, Groups: d.groups, Slots: orderSeam{slots},
-		Registerer: d.reg, Log: d.log, Now: serverNow,
+		Registerer: d.reg, Log: d.log, Now: serverNow, Times: d.times,
 	})
 	if err != nil {
 		return err
@@ -134,6 +134,14 @@ func (d *daemon) drainer(ctx context.Context, cfg *rest.Config, plain kube.Inter
 	return node.NewDrainer(node.DrainerConfig{
 		Clientset: own, Node: d.nodeName, Self: d.podName, Metrics: d.reg, Log: d.log,
 	})
+}
+
+// times are the marshal's durations in the configuration; 0 before there is one.
+func (d *daemon) times() (nomination, grace time.Duration) {
+	if c := d.config.Load(); c != nil {
+		return time.Duration(c.NominationTimeout), time.Duration(c.DeletedGrace)
+	}
+	return 0, 0
 }
 
 // groups is the configuration as the marshal reads it.

@@ -26,7 +26,7 @@ func mutants() []mutant {
 		},
 		{
 			name: "the slot is freed before the uncordon", file: step, test: "TestCycle|TestCrash",
-			old: "func draining(o Observation) Decision {\n	r := o.Record\n", new: "func draining(o Observation) Decision {\n	r := o.Record\n	if h, ok := o.held(); ok && o.passed(r.Deadline, r.Settings.DrainTimeout) {\n		return do(FreeSlot{h})\n	}\n",
+			old: "func draining(o Observation) Decision {\n	r := o.Record\n", new: "func draining(o Observation) Decision {\n	r := o.Record\n	if h, ok := o.held(); ok && o.passed(o.Due.Deadline) {\n		return do(FreeSlot{h})\n	}\n",
 		},
 		{
 			name: "a write of the Node without the version it was decided on", file: apply, test: "TestCrash|TestCycle|TestLateWrites",
@@ -34,7 +34,7 @@ func mutants() []mutant {
 		},
 		{
 			name: "the reboot is asked for before it is stored", file: step, test: "TestCycle|TestCrash",
-			old: "	case o.Drain.Empty:\n		n := r.clone()", new: "	case o.Drain.Empty && o.Gates.At.Before(o.Now):\n		return do(Reboot{Slot: s.Name})\n	case o.Drain.Empty:\n		n := r.clone()",
+			old: "	case o.Drain.Empty:\n		n := r.clone()", new: "	case o.Drain.Empty && o.Node.Name != \"\":\n		return do(Reboot{Slot: s.Name})\n	case o.Drain.Empty:\n		n := r.clone()",
 		},
 		{
 			name: "the last check is dropped", file: apply, test: "TestLastCheck",
@@ -51,6 +51,26 @@ func mutants() []mutant {
 		{
 			name: "the sentinel's fingerprint is ignored", file: step, test: "TestCycle/the_same_sentinel",
 			old: "o.Sentinel.Source != \"\" && fp == r.Sentinel.Fingerprint {", new: "o.Sentinel.Source != \"\" && fp == \"\" {",
+		},
+		{
+			name: "a sentinel that was served is not known again", file: step, test: "TestHazards/the_same_sentinel_again",
+			old: "	if o.History.served(o.wish().Fingerprint, o.Now) {", new: "	if o.History.served(\"\", o.Now) {",
+		},
+		{
+			name: "evictions go on after a hold or a lost slot", file: step, test: "TestHazards",
+			old: "	return !vetoed && !stopped", new: "	return (!vetoed && !stopped) || holds || !holds",
+		},
+		{
+			name: "a slot of another cycle is used", file: step, test: "TestWrongBeliefs",
+			old: "(s.Cycle != r.Cycle || s.Attempt != r.Attempt || r.Yield ||", new: "(r.Yield ||",
+		},
+		{
+			name: "stored times go by the wall clock", file: world, test: "TestWrongBeliefs|TestHazards",
+			old: "		t, ok := w.due[k]\n		if !ok {", new: "		t, ok := w.due[k]\n		ok = false\n		if !ok {",
+		},
+		{
+			name: "a freed slot is forgotten, not remembered as free", file: apply, test: "TestOldNews",
+			old: "	w.slots[s.Name] = s // also", new: "	if s.Holder == \"\" && s.Nominee == \"\" {\n		delete(w.slots, s.Name)\n		return\n	}\n	w.slots[s.Name] = s // also",
 		},
 		{
 			name: "the delay is not stored", file: step, test: "TestCycle/a_drain_that_never_ends",
@@ -73,16 +93,16 @@ func mutants() []mutant {
 			old: "		if s.Cycle == o.History.Ended {\n			return do(FreeSlot{s})\n		}", new: "		if s.Cycle == o.History.Ended {\n			return wait(\"keeps it\")\n		}",
 		},
 		{
-			name: "a slot is ours by the name alone", file: "agent/observation.go", test: "TestASlotOfAnEarlierNode",
-			old: "		if s.Holder != o.Node.Name || s.HolderUID != o.Node.UID {", new: "		if s.Holder != o.Node.Name {",
+			name: "a slot of an earlier Node of that name is kept", file: "agent/observation.go", test: "TestASlotOfAnEarlierNode",
+			old: "(s.HolderUID != o.Node.UID || ok && s.Name != held.Name)", new: "ok && s.Name != held.Name",
 		},
 		{
-			name: "a hold is not looked at again", file: step, test: "TestCycle/a_hold_during|TestLastCheck",
-			old: "	case o.Node.Hold != \"\":\n		return o.undo(ReasonHold", new: "	case o.Node.Hold == \"never\":\n		return o.undo(ReasonHold",
+			name: "a hold is not looked at again", file: "agent/observation.go", test: "TestCycle/a_hold_during|TestLastCheck",
+			old: "	if o.Node.Hold != \"\" {\n		c = append(c,", new: "	if o.Node.Hold == \"never\" {\n		c = append(c,",
 		},
 		{
 			name: "a person's uncordon is no veto", file: step, test: "TestCycle/a_person's_uncordon|TestLastCheck",
-			old: "	case !o.Node.Unschedulable:\n		return o.undo(ReasonUncordoned", new: "	case o.Node.Name == \"\":\n		return o.undo(ReasonUncordoned",
+			old: "	case !o.Node.Unschedulable || o.Record.Cordon == CordonNone:", new: "	case o.Node.Name == \"\":",
 		},
 		{
 			name: "a record of a newer version is overwritten", file: record, test: "TestCycle/a_record_of_a_newer",
