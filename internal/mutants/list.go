@@ -2,22 +2,25 @@ package main
 
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	const step, apply, agent, world, record = "agent/step.go", "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
+	const (
+		step, waiting, draining, verifying = "agent/step.go", "agent/waiting.go", "agent/draining.go", "agent/verifying.go"
+		apply, agent, world, record        = "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
+	)
 	return []mutant{
 		{
 			name: "nothing is changed", file: step, survives: true, test: "TestCycle",
 			old: "// step decides what comes next. It does no I/O and reads no clock.", new: "// step decides.",
 		},
 		{
-			name: "a reboot is done without a new boot ID", file: step, test: "TestCycle|TestCrash",
+			name: "a reboot is done without a new boot ID", file: draining, test: "TestCycle|TestCrash",
 			old: "	if r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,", new: "	if called := o.Call.Cycle == r.Cycle; called || r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,",
 		},
 		{
-			name: "success after any restart of the agent", file: step, test: "TestCrash",
+			name: "success after any restart of the agent", file: draining, test: "TestCrash",
 			old: "	if r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,", new: "	if r.Instance != o.Instance || r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,",
 		},
 		{
-			name: "the cordon comes in a second write", file: step, test: "TestCycle",
+			name: "the cordon comes in a second write", file: waiting, test: "TestCycle",
 			old: "	if r.Cordon == CordonBaton {\n		on := true\n		w.Cordon = &on\n	}\n	return do(w)", new: "	return do(w)",
 		},
 		{
@@ -25,7 +28,7 @@ func mutants() []mutant {
 			old: "	if o.Record.Cordon == CordonBaton && o.Node.Unschedulable {", new: "	if o.Node.Unschedulable {",
 		},
 		{
-			name: "the slot is freed before the uncordon", file: step, test: "TestCycle|TestCrash",
+			name: "the slot is freed before the uncordon", file: draining, test: "TestCycle|TestCrash",
 			old: "func draining(o Observation) Decision {\n	r := o.Record\n", new: "func draining(o Observation) Decision {\n	r := o.Record\n	if h, ok := o.held(); ok && o.passed(o.Due.Deadline) {\n		return do(FreeSlot{h})\n	}\n",
 		},
 		{
@@ -33,7 +36,7 @@ func mutants() []mutant {
 			old: "	n, err := a.Node.Patch(ctx, o.Node, c)", new: "	now, err := a.Node.Get(ctx)\n	if err != nil {\n		return err\n	}\n	n, err := a.Node.Patch(ctx, now, c)",
 		},
 		{
-			name: "the reboot is asked for before it is stored", file: step, test: "TestCycle|TestCrash",
+			name: "the reboot is asked for before it is stored", file: draining, test: "TestCycle|TestCrash",
 			old: "	case o.Drain.Empty:\n		n := r.clone()", new: "	case o.Drain.Empty && o.Node.Name != \"\":\n		return do(Reboot{Slot: s.Name})\n	case o.Drain.Empty:\n		n := r.clone()",
 		},
 		{
@@ -49,19 +52,19 @@ func mutants() []mutant {
 			old: "	if o.Shutdown.Err != nil {\n		return wait(", new: "	if o.Shutdown.Err != nil && o.Node.Name == \"\" {\n		return wait(",
 		},
 		{
-			name: "the sentinel's fingerprint is ignored", file: step, test: "TestCycle/the_same_sentinel",
+			name: "the sentinel's fingerprint is ignored", file: verifying, test: "TestCycle/the_same_sentinel",
 			old: "o.Sentinel.Source != \"\" && fp == r.Sentinel.Fingerprint {", new: "o.Sentinel.Source != \"\" && fp == \"\" {",
 		},
 		{
-			name: "a sentinel that was served is not known again", file: step, test: "TestHazards/the_same_sentinel_again",
+			name: "a sentinel that was served is not known again", file: waiting, test: "TestHazards/the_same_sentinel_again",
 			old: "	if o.History.served(o.wish().Fingerprint, o.Now) {", new: "	if o.History.served(\"\", o.Now) {",
 		},
 		{
-			name: "evictions go on after a hold or a lost slot", file: step, test: "TestHazards",
+			name: "evictions go on after a hold or a lost slot", file: draining, test: "TestHazards",
 			old: "	return !vetoed && !stopped", new: "	return (!vetoed && !stopped) || holds || !holds",
 		},
 		{
-			name: "a slot of another cycle is used", file: step, test: "TestWrongBeliefs",
+			name: "a slot of another cycle is used", file: waiting, test: "TestWrongBeliefs",
 			old: "(s.Cycle != r.Cycle || s.Attempt != r.Attempt || r.Yield ||", new: "(r.Yield ||",
 		},
 		{
@@ -77,7 +80,7 @@ func mutants() []mutant {
 			old: "	r.Until = o.Now.Add(delay)\n", new: "	r.Until = o.Now\n",
 		},
 		{
-			name: "Failed frees its slot", file: step, test: "TestCycle/a_node_that_does_not_become_ready",
+			name: "Failed frees its slot", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
 			old: "	if s, ok := o.held(); ok && !o.fresh(s.Renewed, heartbeat) {\n		return do(RenewSlot{s, claim(o)})\n	}\n	if len(r.Pods) > 0", new: "	if s, ok := o.held(); ok {\n		return do(FreeSlot{s})\n	}\n	if len(r.Pods) > 0",
 		},
 		{
@@ -89,7 +92,7 @@ func mutants() []mutant {
 			old: "	if holds && s.Instance != o.Instance && !frees {", new: "	if false && holds && !frees {",
 		},
 		{
-			name: "a slot that its record does not justify is kept", file: step, test: "TestCrash",
+			name: "a slot that its record does not justify is kept", file: waiting, test: "TestCrash",
 			old: "		if s.Cycle == o.History.Ended {\n			return do(FreeSlot{s})\n		}", new: "		if s.Cycle == o.History.Ended {\n			return wait(\"keeps it\")\n		}",
 		},
 		{
@@ -101,7 +104,7 @@ func mutants() []mutant {
 			old: "	if o.Node.Hold != \"\" {\n		c = append(c,", new: "	if o.Node.Hold == \"never\" {\n		c = append(c,",
 		},
 		{
-			name: "a person's uncordon is no veto", file: step, test: "TestCycle/a_person's_uncordon|TestLastCheck",
+			name: "a person's uncordon is no veto", file: draining, test: "TestCycle/a_person's_uncordon|TestLastCheck",
 			old: "	case !o.Node.Unschedulable || o.Record.Cordon == CordonNone:", new: "	case o.Node.Name == \"\":",
 		},
 		{
@@ -117,7 +120,7 @@ func mutants() []mutant {
 			old: "	if o.Exists && o.Record != nil {", new: "	if !o.Exists {\n		return\n	}\n	if o.Record != nil {",
 		},
 		{
-			name: "the marshal keeps its office through the cordon", file: step, test: "TestCycle/the_marshal_resigns",
+			name: "the marshal keeps its office through the cordon", file: waiting, test: "TestCycle/the_marshal_resigns",
 			old: "	case o.Leading:\n		return do(Resign{})\n", new: "",
 		},
 		{
@@ -129,7 +132,7 @@ func mutants() []mutant {
 			old: "		if errors.Is(err, ErrUnknown) {", new: "		if errors.Is(err, ErrGone) {",
 		},
 		{
-			name: "the agent is called done by a person's reboot without a look", file: step, test: "TestCycle/a_node_that_does_not_become_ready",
+			name: "the agent is called done by a person's reboot without a look", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
 			old: "	case len(o.Pods.Missing) > 0:", new: "	case len(o.Pods.Missing) > 1000:",
 		},
 	}

@@ -246,10 +246,11 @@ func (c *Cluster) File(node, path string) (string, error) {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", pid), path), nil
 }
 
-// RaiseSentinel makes a node want a reboot, as an update on Debian does. packages default to the kernel's.
+// RaiseSentinel makes a node want a reboot, as an update on Debian does. Without packages it is a kernel that was never
+// asked for before: the same sentinel soon after a reboot would be the one that survived it.
 func (c *Cluster) RaiseSentinel(node string, packages ...string) error {
 	if len(packages) == 0 {
-		packages = []string{"linux-image-amd64"}
+		packages = []string{fmt.Sprintf("linux-image-6.1.0-%d-amd64", time.Now().UnixMilli())}
 	}
 	for _, f := range []struct{ name, text string }{
 		{"reboot-required.pkgs", strings.Join(packages, "\n") + "\n"},

@@ -143,7 +143,7 @@ func (w *world) denyReboots(ctx context.Context, node string) (allow func(contex
 	return allow, reload(ctx)
 }
 
-// raiseAtBoot installs a unit that raises the same sentinel as cluster.RaiseSentinel at every boot, before the kubelet runs.
+// raiseAtBoot installs a unit that raises a sentinel for linux-image-amd64 at every boot, before the kubelet runs.
 func (w *world) raiseAtBoot(node string) error {
 	const unit = `[Unit]
 Before=kubelet.service

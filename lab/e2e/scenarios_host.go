@@ -156,7 +156,7 @@ func hostRefuses(ctx context.Context, w *world) error {
 // orders, and a slot to be given to the wrong one.
 func sentinelSurvives(ctx context.Context, w *world) error {
 	const node, other = "n2", "n3"
-	if err := errors.Join(w.raiseAtBoot(node), w.raise(node)); err != nil {
+	if err := errors.Join(w.raiseAtBoot(node), w.c.RaiseSentinel(node, "linux-image-amd64")); err != nil {
 		return err
 	}
 	verifying, err := w.phase(ctx, node, observe.Verifying)
