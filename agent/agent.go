@@ -29,9 +29,8 @@ type Config struct {
 
 // Policy is what the configuration says to the cycle.
 type Policy struct {
-	Settings Settings
-	// Group returns the group of a node with these labels, "" for none.
-	Group    func(labels map[string]string) string
+	// Of returns the group of a node with these labels, "" for none, and the settings that hold for it.
+	Of       func(labels map[string]string) (group string, s Settings)
 	Schedule Schedule
 }
 

@@ -76,7 +76,7 @@ func draining(o Observation) Decision {
 // stops returns the first closed gate that stops a cycle under way: one that was asked and said no. The pods are the
 // drain's own business by then, and the group is the slot's.
 func stops(closed []Closed) (Closed, bool) {
-	own := []Reason{ReasonUnmanagedPod, ReasonBlockingPod, ReasonGroup}
+	own := []Reason{ReasonUnmanagedPod, ReasonGroup}
 	for _, c := range closed {
 		if !c.Unknown && !slices.Contains(own, c.Reason) {
 			return c, true

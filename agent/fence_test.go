@@ -97,7 +97,7 @@ func TestFence(t *testing.T) {
 	t.Run("an unknown outcome makes this process a new instance", func(t *testing.T) {
 		s := newSim(t)
 		seen := map[string]bool{}
-		s.fault = func(i int, what string) fault {
+		s.fault = func(i int, _ string) fault {
 			if s.node.Record != "" {
 				seen[s.recordLocked().Instance] = true
 			}

@@ -251,7 +251,7 @@ func TestWrongBeliefs(t *testing.T) {
 	st := testSettings()
 	now := time.Now()
 	base := func() Observation {
-		r := &Record{Instance: "i", Cycle: "B", Attempt: 1, Phase: Waiting, Bids: true, BootID: "b2", Group: "workers", Settings: st}
+		r := &Record{Instance: "i", Cycle: "B", Attempt: 1, Phase: Waiting, Bids: true, Reasons: []Reason{ReasonSlot}, BootID: "b2", Group: "workers", Settings: st}
 		r.Sentinel.Fingerprint = "f2"
 		return Observation{
 			Now: now, Instance: "i", Boot: "b2", Exists: true, Group: "workers", Settings: &st, Window: Window{Open: true}, Record: r,

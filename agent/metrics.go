@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -56,7 +57,7 @@ func (m *metrics) phase(is Phase) {
 		if p == is {
 			v = 1
 		}
-		m.inPhase.WithLabelValues(string(p)).Set(v)
+		m.inPhase.WithLabelValues(strings.ToLower(string(p))).Set(v)
 	}
 }
 

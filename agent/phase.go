@@ -27,6 +27,8 @@ const (
 	ReasonSentinelUnknown  Reason = "sentinel-unknown"
 	ReasonLastCheck        Reason = "last-check"
 	ReasonAPI              Reason = "api"
+	ReasonBudget           Reason = "budget"
+	ReasonHalted           Reason = "halted"
 	ReasonSlot             Reason = "slot"
 	ReasonSlotLost         Reason = "slot-lost"
 	ReasonRelease          Reason = "release"
@@ -40,9 +42,7 @@ const (
 	ReasonOtherRebooter    Reason = "other-rebooter"
 	ReasonInhibitor        Reason = "inhibitor"
 	ReasonUnmanagedPod     Reason = "unmanaged-pod"
-	ReasonBlockingPod      Reason = "blocking-pod"
 	ReasonPDB              Reason = "pdb"
-	ReasonVolume           Reason = "volume"
 	ReasonTerminating      Reason = "terminating"
 	ReasonEviction         Reason = "eviction"
 	ReasonDrained          Reason = "drained"
@@ -69,6 +69,8 @@ func meanings() map[Reason]string {
 		ReasonSentinelUnknown:  "whether the host wants a reboot cannot be read",
 		ReasonLastCheck:        "the last check before the reboot could not be made in time",
 		ReasonAPI:              "the API server cannot be asked what has to be known",
+		ReasonBudget:           "as many nodes of the group as may be are unavailable; said by the marshal, in its metrics",
+		ReasonHalted:           "failed nodes halt the group; said by the marshal, in its metrics and on the slots",
 		ReasonSlot:             "waits for a slot; or: the slot was taken",
 		ReasonSlotLost:         "the slot is not this node's any more",
 		ReasonRelease:          "an operator asked for the slot",
@@ -82,9 +84,7 @@ func meanings() map[Reason]string {
 		ReasonOtherRebooter:    "another tool on the host reboots it too",
 		ReasonInhibitor:        "a program on the host blocks shutdown",
 		ReasonUnmanagedPod:     "a pod without a controller would be lost",
-		ReasonBlockingPod:      "a pod says that it must not be moved",
 		ReasonPDB:              "a PodDisruptionBudget lets no pod go",
-		ReasonVolume:           "a volume is still attached",
 		ReasonTerminating:      "a pod is past its grace period and does not end",
 		ReasonEviction:         "pods were asked to go and are not gone yet",
 		ReasonDrained:          "the node is empty",
@@ -126,7 +126,7 @@ func moves() map[move][]Reason {
 		{Draining, Verifying}: {ReasonOtherReboot},
 		{Draining, Waiting}:   undone,
 		{Draining, Backoff}: {
-			ReasonEviction, ReasonPDB, ReasonUnmanagedPod, ReasonBlockingPod, ReasonVolume, ReasonTerminating,
+			ReasonEviction, ReasonPDB, ReasonUnmanagedPod, ReasonTerminating,
 			ReasonSlotLost, ReasonRelease,
 		},
 

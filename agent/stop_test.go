@@ -50,7 +50,9 @@ func TestAlive(t *testing.T) {
 		go func() { done <- a.Run(ctx) }()
 		t.Cleanup(func() {
 			cancel()
-			<-done
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
 		})
 	}
 	t.Run("an API server that is away is no reason to be killed", func(t *testing.T) {

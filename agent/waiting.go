@@ -33,7 +33,7 @@ func idle(o Observation) Decision {
 	if !o.fresh(o.Gates.At, lastCheckAge) {
 		return do(AskGates{})
 	}
-	if o.History.served(o.wish().Fingerprint, o.Now) {
+	if o.Sentinel.Source != "" && o.History.served(o.Sentinel.Fingerprint, o.Now) {
 		return do(begin(o, Idle, ReasonSentinelSurvived))
 	}
 	return do(begin(o, Idle, ReasonSentinel))
@@ -102,6 +102,9 @@ func (r *Record) setGates(o Observation) bool {
 		reasons = append(reasons, c.Reason)
 		says = append(says, fmt.Sprintf("%s: %s", c.Reason, c.Message))
 		bids = bids && c.Advised
+	}
+	if len(reasons) == 0 {
+		reasons, says = []Reason{ReasonSlot}, []string{"waits for its turn"}
 	}
 	r.Reasons, r.Message, r.Bids = reasons, bounded(strings.Join(says, "; ")), bids
 	r.Group = o.Group
@@ -216,7 +219,7 @@ func bid(o Observation) Decision {
 	switch {
 	case offered && !o.fresh(o.Gates.At, lastCheckAge):
 		return do(AskGates{})
-	case offered && (len(n.Reasons) > 0 || s.Group != o.Group):
+	case offered && (len(o.closed()) > 0 || s.Group != o.Group):
 		return do(DeclineSlot{s})
 	case offered:
 		return do(TakeSlot{s, claim(o)})

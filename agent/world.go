@@ -243,13 +243,13 @@ func (a *Agent) observe() Observation {
 	for _, s := range w.slots {
 		o.Slots = append(o.Slots, s)
 	}
-	slices.SortFunc(o.Slots, func(a, b Slot) int { return compare(a.Name, b.Name) })
+	slices.SortFunc(o.Slots, func(a, b Slot) int { return strings.Compare(a.Name, b.Name) })
 	if a.Clock != nil {
 		o.Skew = a.Clock.Skew()
 	}
 	if p := w.policy; p != nil {
-		s := p.Settings
-		o.Settings, o.Group = &s, p.Group(w.node.Labels)
+		group, s := p.Of(w.node.Labels)
+		o.Settings, o.Group = &s, group
 		o.Window = w.windowAt(now)
 	}
 	return o
@@ -306,16 +306,6 @@ func (w *world) windowAt(now time.Time) Window {
 		w.window.Next, _ = w.policy.Schedule.Change(now)
 	}
 	return w.window
-}
-
-func compare(a, b string) int {
-	if a < b {
-		return -1
-	}
-	if a > b {
-		return 1
-	}
-	return 0
 }
 
 // troubles are the errors of now, in one line.

@@ -594,10 +594,10 @@ func pass(d time.Duration) { <-time.After(d) }
 
 type always struct{}
 
-func (always) Open(time.Time) (bool, string)      { return true, "" }
-func (always) Change(time.Time) (time.Time, bool) { return time.Time{}, false }
-func everyGroup(map[string]string) string         { return "workers" }
-func testPolicy() Policy                          { return Policy{testSettings(), everyGroup, always{}} }
+func (always) Open(time.Time) (bool, string)         { return true, "" }
+func (always) Change(time.Time) (time.Time, bool)    { return time.Time{}, false }
+func everyNode(map[string]string) (string, Settings) { return "workers", testSettings() }
+func testPolicy() Policy                             { return Policy{everyNode, always{}} }
 
 func (s *sim) record() Record {
 	s.mu.Lock()

@@ -50,7 +50,7 @@ func watch(ctx context.Context, dir, file string, reread time.Duration, changed 
 			if settled == nil {
 				settled = time.After(settle)
 			}
-		case _ = <-errs: // an overflow: something was missed
+		case <-errs: //nolint:errcheck // an overflow: something was missed, and is read again.
 			settled = time.After(settle)
 		case <-settled:
 			settled = nil

@@ -98,8 +98,16 @@ func (d *Drainer) Look(ctx context.Context, s DrainSettings) (reason, message st
 		return "", "", nil, err
 	}
 	reason, message = blocked(plan(pods, s))
+	if i := slices.IndexFunc(pods, kured); i >= 0 {
+		reason, message = ReasonOtherRebooter, pods[i].Namespace+"/"+pods[i].Name+" reboots this node too"
+	}
 	own := func(p *corev1.Pod) bool { return p.Name == d.self }
 	return reason, message, readyPods(slices.DeleteFunc(pods, own)), nil
+}
+
+// kured tells the pod of the best known other rebooter: its DaemonSet carries one of these labels in all its installers.
+func kured(p *corev1.Pod) bool {
+	return p.Labels["name"] == "kured" || p.Labels["app.kubernetes.io/name"] == "kured"
 }
 
 // Block says why the node may not be drained now: the gate before a bid. An empty reason means that it may.

@@ -4,7 +4,7 @@ package node
 const (
 	// AnnotationRecord is the state of the cycle, JSON, written by the node's agent.
 	AnnotationRecord = "kubebaton.io/reboot"
-	// AnnotationHistory is what outlives a cycle: the last 20 results, JSON, at most 4 KB, written by the node's agent.
+	// AnnotationHistory is what outlives a cycle: the last proven reboots, JSON, at most 20 and 4 KB, written by the node's agent.
 	AnnotationHistory = "kubebaton.io/history"
 	// AnnotationHold keeps a node from being rebooted and uncordoned; the value is the reason. Written by people.
 	AnnotationHold = "kubebaton.io/hold"

@@ -34,10 +34,11 @@ const (
 	ReasonFinished   = "finished"
 	ReasonController = "controller"
 
-	ReasonTerminating  = "terminating"   // it was asked to end; in a DrainView: and has not within its grace period
-	ReasonUnmanagedPod = "unmanaged-pod" // it has no controller
-	ReasonBudget       = "pdb"           // its disruption budget does not allow its eviction now
-	ReasonEviction     = "eviction"      // the API server refuses its eviction for another reason
+	ReasonTerminating   = "terminating"    // it was asked to end; in a DrainView: and has not within its grace period
+	ReasonUnmanagedPod  = "unmanaged-pod"  // it has no controller
+	ReasonBudget        = "pdb"            // its disruption budget does not allow its eviction now
+	ReasonOtherRebooter = "other-rebooter" // a pod of this node reboots it too
+	ReasonEviction      = "eviction"       // the API server refuses its eviction for another reason
 )
 
 // Tiers of a drain: the next one begins when nothing of the one before is in the way.

@@ -227,17 +227,16 @@ func (d *daemon) tell(ctx context.Context, warning bool, reason, message string)
 
 // policy is the configuration as the cycle reads it.
 func policy(c *config.Config, s agent.Schedule) agent.Policy {
-	return agent.Policy{
-		Schedule: s,
-		Settings: agent.Settings{
+	return agent.Policy{Schedule: s, Of: func(l map[string]string) (string, agent.Settings) {
+		g, in := c.GroupOf(l)
+		if !in {
+			g.RebootTimeout = c.RebootTimeout
+		}
+		return g.Name, agent.Settings{
 			GateInterval: time.Duration(c.GateInterval), DrainTimeout: time.Duration(c.Drain.Timeout),
-			RebootTimeout: time.Duration(c.RebootTimeout), VerifyTimeout: time.Duration(c.Verify.Timeout), Soak: time.Duration(c.Verify.Soak),
+			RebootTimeout: time.Duration(g.RebootTimeout), VerifyTimeout: time.Duration(c.Verify.Timeout), Soak: time.Duration(c.Verify.Soak),
 			BackoffInitial: time.Duration(c.Backoff.Initial), BackoffMax: time.Duration(c.Backoff.Max),
 			MaxReboots24h: c.MaxReboots24h, UnmanagedPods: c.Drain.UnmanagedPods,
-		},
-		Group: func(l map[string]string) string {
-			g, _ := c.GroupOf(l)
-			return g.Name
-		},
-	}
+		}
+	}}
 }

@@ -1,23 +1,24 @@
 package main
 
+import "slices"
+
+// Where the promises are kept.
+const (
+	step, waiting, draining, verifying = "agent/step.go", "agent/waiting.go", "agent/draining.go", "agent/verifying.go"
+	apply, agent, world, record        = "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
+	observation                        = "agent/observation.go"
+)
+
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	const (
-		step, waiting, draining, verifying = "agent/step.go", "agent/waiting.go", "agent/draining.go", "agent/verifying.go"
-		apply, agent, world, record        = "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
-	)
+	return slices.Concat(ofTheWay(), ofTheDrain(), ofTheEnd(), ofTheLoop(), ofTheView())
+}
+
+func ofTheWay() []mutant {
 	return []mutant{
 		{
 			name: "nothing is changed", file: step, survives: true, test: "TestCycle",
 			old: "// step decides what comes next. It does no I/O and reads no clock.", new: "// step decides.",
-		},
-		{
-			name: "a reboot is done without a new boot ID", file: draining, test: "TestCycle|TestCrash",
-			old: "	if r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,", new: "	if called := o.Call.Cycle == r.Cycle; called || r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,",
-		},
-		{
-			name: "success after any restart of the agent", file: draining, test: "TestCrash",
-			old: "	if r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,", new: "	if r.Instance != o.Instance || r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,",
 		},
 		{
 			name: "the cordon comes in a second write", file: waiting, test: "TestCycle",
@@ -28,22 +29,6 @@ func mutants() []mutant {
 			old: "	if o.Record.Cordon == CordonBaton && o.Node.Unschedulable {", new: "	if o.Node.Unschedulable {",
 		},
 		{
-			name: "the slot is freed before the uncordon", file: draining, test: "TestCycle|TestCrash",
-			old: "func draining(o Observation) Decision {\n	r := o.Record\n", new: "func draining(o Observation) Decision {\n	r := o.Record\n	if h, ok := o.held(); ok && o.passed(o.Due.Deadline) {\n		return do(FreeSlot{h})\n	}\n",
-		},
-		{
-			name: "a write of the Node without the version it was decided on", file: apply, test: "TestCrash|TestCycle|TestLateWrites",
-			old: "	n, err := a.Node.Patch(ctx, o.Node, c)", new: "	now, err := a.Node.Get(ctx)\n	if err != nil {\n		return err\n	}\n	n, err := a.Node.Patch(ctx, now, c)",
-		},
-		{
-			name: "the reboot is asked for before it is stored", file: draining, test: "TestCycle|TestCrash",
-			old: "	case o.Drain.Empty:\n		n := r.clone()", new: "	case o.Drain.Empty && o.Node.Name != \"\":\n		return do(Reboot{Slot: s.Name})\n	case o.Drain.Empty:\n		n := r.clone()",
-		},
-		{
-			name: "the last check is dropped", file: apply, test: "TestLastCheck",
-			old: "	if !same || again != e || time.Since(began) > lastCheckAge {", new: "	if false && (!same || again != e || time.Since(began) > lastCheckAge) {",
-		},
-		{
 			name: "the slot is given up while the host goes down", file: step, test: "TestCycle|TestCrash",
 			old: "	if o.Shutdown.Coming != \"\" {\n		return wait(", new: "	if o.Shutdown.Coming == \"never\" {\n		return wait(",
 		},
@@ -52,36 +37,16 @@ func mutants() []mutant {
 			old: "	if o.Shutdown.Err != nil {\n		return wait(", new: "	if o.Shutdown.Err != nil && o.Node.Name == \"\" {\n		return wait(",
 		},
 		{
-			name: "the sentinel's fingerprint is ignored", file: verifying, test: "TestCycle/the_same_sentinel",
-			old: "o.Sentinel.Source != \"\" && fp == r.Sentinel.Fingerprint {", new: "o.Sentinel.Source != \"\" && fp == \"\" {",
-		},
-		{
 			name: "a sentinel that was served is not known again", file: waiting, test: "TestHazards/the_same_sentinel_again",
-			old: "	if o.History.served(o.wish().Fingerprint, o.Now) {", new: "	if o.History.served(\"\", o.Now) {",
-		},
-		{
-			name: "evictions go on after a hold or a lost slot", file: draining, test: "TestHazards",
-			old: "	return !vetoed && !stopped", new: "	return (!vetoed && !stopped) || holds || !holds",
+			old: "o.History.served(o.Sentinel.Fingerprint, o.Now) {", new: "o.History.served(\"\", o.Now) {",
 		},
 		{
 			name: "a slot of another cycle is used", file: waiting, test: "TestWrongBeliefs",
 			old: "(s.Cycle != r.Cycle || s.Attempt != r.Attempt || r.Yield ||", new: "(r.Yield ||",
 		},
 		{
-			name: "stored times go by the wall clock", file: world, test: "TestWrongBeliefs|TestHazards",
-			old: "		t, ok := w.due[k]\n		if !ok {", new: "		t, ok := w.due[k]\n		ok = false\n		if !ok {",
-		},
-		{
-			name: "a freed slot is forgotten, not remembered as free", file: apply, test: "TestOldNews",
-			old: "	w.slots[s.Name] = s // also", new: "	if s.Holder == \"\" && s.Nominee == \"\" {\n		delete(w.slots, s.Name)\n		return\n	}\n	w.slots[s.Name] = s // also",
-		},
-		{
 			name: "the delay is not stored", file: step, test: "TestCycle/a_drain_that_never_ends",
 			old: "	r.Until = o.Now.Add(delay)\n", new: "	r.Until = o.Now\n",
-		},
-		{
-			name: "Failed frees its slot", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
-			old: "	if s, ok := o.held(); ok && !o.fresh(s.Renewed, heartbeat) {\n		return do(RenewSlot{s, claim(o)})\n	}\n	if len(r.Pods) > 0", new: "	if s, ok := o.held(); ok {\n		return do(FreeSlot{s})\n	}\n	if len(r.Pods) > 0",
 		},
 		{
 			name: "nothing is fenced after a restart", file: step, test: "TestLateWrites|TestFence",
@@ -96,32 +61,79 @@ func mutants() []mutant {
 			old: "		if s.Cycle == o.History.Ended {\n			return do(FreeSlot{s})\n		}", new: "		if s.Cycle == o.History.Ended {\n			return wait(\"keeps it\")\n		}",
 		},
 		{
-			name: "a slot of an earlier Node of that name is kept", file: "agent/observation.go", test: "TestASlotOfAnEarlierNode",
-			old: "(s.HolderUID != o.Node.UID || ok && s.Name != held.Name)", new: "ok && s.Name != held.Name",
+			name: "the marshal keeps its office through the cordon", file: waiting, test: "TestCycle/the_marshal_resigns",
+			old: "	case o.Leading:\n		return do(Resign{})\n", new: "",
+		},
+	}
+}
+
+func ofTheDrain() []mutant {
+	return []mutant{
+		{
+			name: "a reboot is done without a new boot ID", file: draining, test: "TestCycle|TestCrash",
+			old: "	if r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,", new: "	if called := o.Call.Cycle == r.Cycle; called || r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,",
 		},
 		{
-			name: "a hold is not looked at again", file: "agent/observation.go", test: "TestCycle/a_hold_during|TestLastCheck",
-			old: "	if o.Node.Hold != \"\" {\n		c = append(c,", new: "	if o.Node.Hold == \"never\" {\n		c = append(c,",
+			name: "success after any restart of the agent", file: draining, test: "TestCrash",
+			old: "	if r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,", new: "	if r.Instance != o.Instance || r.BootID != o.Boot {\n		return do(verify(o, ReasonRebooted,",
+		},
+		{
+			name: "the slot is freed before the uncordon", file: draining, test: "TestCycle|TestCrash",
+			old: "func draining(o Observation) Decision {\n	r := o.Record\n", new: "func draining(o Observation) Decision {\n	r := o.Record\n	if h, ok := o.held(); ok && o.passed(o.Due.Deadline) {\n		return do(FreeSlot{h})\n	}\n",
+		},
+		{
+			name: "the reboot is asked for before it is stored", file: draining, test: "TestCycle|TestCrash",
+			old: "	case o.Drain.Empty:\n		n := r.clone()", new: "	case o.Drain.Empty && o.Node.Name != \"\":\n		return do(Reboot{Slot: s.Name})\n	case o.Drain.Empty:\n		n := r.clone()",
+		},
+		{
+			name: "evictions go on after a hold or a lost slot", file: draining, test: "TestHazards",
+			old: "	return !vetoed && !stopped", new: "	return (!vetoed && !stopped) || holds || !holds",
 		},
 		{
 			name: "a person's uncordon is no veto", file: draining, test: "TestCycle/a_person's_uncordon|TestLastCheck",
 			old: "	case !o.Node.Unschedulable || o.Record.Cordon == CordonNone:", new: "	case o.Node.Name == \"\":",
 		},
+	}
+}
+
+func ofTheEnd() []mutant {
+	return []mutant{
 		{
-			name: "a record of a newer version is overwritten", file: record, test: "TestCycle/a_record_of_a_newer",
-			old: "	if r.Version > RecordVersion {", new: "	if r.Version > RecordVersion {\n		return nil, nil\n	}\n	if r.Version < 0 {",
+			name: "the sentinel's fingerprint is ignored", file: verifying, test: "TestCycle/the_same_sentinel",
+			old: "o.Sentinel.Source != \"\" && fp == r.Sentinel.Fingerprint {", new: "o.Sentinel.Source != \"\" && fp == \"\" {",
 		},
 		{
-			name: "a node is rebooted as often as it asks", file: "agent/observation.go", test: "TestCycle/at_most_two",
-			old: ">= o.Settings.MaxReboots24h {", new: ">= 1000 {",
+			name: "Failed frees its slot", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
+			old: "	if s, ok := o.held(); ok && !o.fresh(s.Renewed, heartbeat) {\n		return do(RenewSlot{s, claim(o)})\n	}\n	if len(r.Pods) > 0", new: "	if s, ok := o.held(); ok {\n		return do(FreeSlot{s})\n	}\n	if len(r.Pods) > 0",
+		},
+		{
+			name: "the agent is called done by a person's reboot without a look", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
+			old: "	case len(o.Pods.Missing) > 0:", new: "	case len(o.Pods.Missing) > 1000:",
+		},
+	}
+}
+
+func ofTheLoop() []mutant {
+	return []mutant{
+		{
+			name: "a write of the Node without the version it was decided on", file: apply, test: "TestCrash|TestCycle|TestLateWrites",
+			old: "	n, err := a.Node.Patch(ctx, o.Node, c)", new: "	now, err := a.Node.Get(ctx)\n	if err != nil {\n		return err\n	}\n	n, err := a.Node.Patch(ctx, now, c)",
+		},
+		{
+			name: "the last check is dropped", file: apply, test: "TestLastCheck",
+			old: "	if !same || again != e || time.Since(began) > lastCheckAge {", new: "	if false && (!same || again != e || time.Since(began) > lastCheckAge) {",
+		},
+		{
+			name: "stored times go by the wall clock", file: world, test: "TestWrongBeliefs|TestHazards",
+			old: "		t, ok := w.due[k]\n		if !ok {", new: "		t, ok := w.due[k]\n		ok = false\n		if !ok {",
+		},
+		{
+			name: "a freed slot is forgotten, not remembered as free", file: apply, test: "TestOldNews",
+			old: "	w.slots[s.Name] = s // also", new: "	if s.Holder == \"\" && s.Nominee == \"\" {\n		delete(w.slots, s.Name)\n		return\n	}\n	w.slots[s.Name] = s // also",
 		},
 		{
 			name: "a Node that is gone is drained on", file: agent, test: "TestCycle/a_node_whose_object",
 			old: "	if o.Exists && o.Record != nil {", new: "	if !o.Exists {\n		return\n	}\n	if o.Record != nil {",
-		},
-		{
-			name: "the marshal keeps its office through the cordon", file: waiting, test: "TestCycle/the_marshal_resigns",
-			old: "	case o.Leading:\n		return do(Resign{})\n", new: "",
 		},
 		{
 			name: "a late answer of a watch undoes what a write returned", file: world, test: "TestOldNews",
@@ -131,9 +143,26 @@ func mutants() []mutant {
 			name: "an unknown outcome is taken for a refusal", file: agent, test: "TestFence",
 			old: "		if errors.Is(err, ErrUnknown) {", new: "		if errors.Is(err, ErrGone) {",
 		},
+	}
+}
+
+func ofTheView() []mutant {
+	return []mutant{
 		{
-			name: "the agent is called done by a person's reboot without a look", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
-			old: "	case len(o.Pods.Missing) > 0:", new: "	case len(o.Pods.Missing) > 1000:",
+			name: "a slot of an earlier Node of that name is kept", file: observation, test: "TestASlotOfAnEarlierNode",
+			old: "(s.HolderUID != o.Node.UID || ok && s.Name != held.Name)", new: "ok && s.Name != held.Name",
+		},
+		{
+			name: "a hold is not looked at again", file: observation, test: "TestCycle/a_hold_during|TestLastCheck",
+			old: "	if o.Node.Hold != \"\" {\n		c = append(c,", new: "	if o.Node.Hold == \"never\" {\n		c = append(c,",
+		},
+		{
+			name: "a record of a newer version is overwritten", file: record, test: "TestCycle/a_record_of_a_newer",
+			old: "	if r.Version > RecordVersion {", new: "	if r.Version > RecordVersion {\n		return nil, nil\n	}\n	if r.Version < 0 {",
+		},
+		{
+			name: "a node is rebooted as often as it asks", file: observation, test: "TestCycle/at_most_two",
+			old: ">= o.Settings.MaxReboots24h {", new: ">= 1000 {",
 		},
 	}
 }

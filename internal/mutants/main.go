@@ -92,7 +92,7 @@ func (m mutant) judge(ctx context.Context, root string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("making room: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	mutated, overlay := filepath.Join(dir, "mutated.go"), filepath.Join(dir, "overlay.json")
 	replace, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutated}})
 	if err != nil {

@@ -117,7 +117,7 @@ func (s *supply) boot(sig <-chan os.Signal) (code int, again bool, err error) {
 			if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 				return 0, false, err
 			}
-		case <-ended:
+		case <-ended: //nolint:errcheck // how it ended is told elsewhere.
 			code := cmd.ProcessState.ExitCode()
 			if cut {
 				code = -1 // whatever it still said
