@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 func TestCycle(t *testing.T) {
@@ -21,6 +24,49 @@ func TestCycle(t *testing.T) {
 		if len(h.Cycles) != 1 || !h.Cycles[0].Rebooted || h.Cycles[0].Result != ReasonRebooted || h.Cycles[0].Downtime < 20*time.Second {
 			t.Errorf("history %+v", h)
 		}
+	})
+
+	t.Run("every step is an Event, and the last ones are counted by the agent that made them", func(t *testing.T) {
+		s := newSim(t)
+		s.live(10*time.Minute, func() { s.raise("a") })
+		want := []string{
+			"RebootWaiting sentinel false", "RebootDraining slot false", "RebootRebooting drained false",
+			"RebootVerifying rebooted false", "RebootFinished healthy false",
+		}
+		if diff := cmp.Diff(s.events, want); diff != "" {
+			t.Error(diff)
+		}
+		err := testutil.GatherAndCompare(s.metrics, strings.NewReader(`
+# HELP baton_transitions_total Moves of this node's cycle since the agent started.
+# TYPE baton_transitions_total counter
+baton_transitions_total{from="Rebooting",reason="rebooted",to="Verifying"} 1
+baton_transitions_total{from="Verifying",reason="healthy",to="Idle"} 1
+`), "baton_transitions_total")
+		if err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("a window that shuts during the drain gives the node back, and nobody reboots it in the morning", func(t *testing.T) {
+		s := newSim(t)
+		s.blocked = string(ReasonPDB)
+		s.live(2*time.Hour, func() {
+			s.with(func() { s.hours.shut = time.Now().Add(10 * time.Minute) })
+			s.raise("a")
+			pass(5 * time.Minute)
+			s.with(func() { s.cut() }) // the agent that comes next knows the hours
+			pass(4 * time.Minute)
+			if r := s.record(); r.Phase != Draining {
+				t.Errorf("phase %s before the window shuts", r.Phase)
+			}
+			pass(61 * time.Second)
+			if r := s.record(); r.Phase != Waiting || r.Reasons[0] != ReasonWindow {
+				t.Errorf("record %+v", r)
+			}
+			s.with(func() { s.blocked = "" })
+		})
+		s.rebooted(t, 0)
+		s.cordoned(t, false)
 	})
 
 	t.Run("nothing is written while no reboot is wanted", func(t *testing.T) {

@@ -3,14 +3,11 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // What reviewers, models and accidents have shown to go wrong.
@@ -323,18 +320,6 @@ func TestWrongBeliefs(t *testing.T) {
 	})
 }
 
-func (s *sim) agent(t *testing.T) *Agent {
-	t.Helper()
-	a, err := New(Config{
-		Node: simNode{s}, Slots: simSlots{s}, Host: simHost{s}, Pods: simPods{s}, Marshal: simMarshal{s},
-		Log: slog.New(slog.NewTextHandler(logTo{t}, nil)), Registerer: prometheus.NewRegistry(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
 func TestWhatTheWatchBringsDuringAQuorumReadIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
@@ -368,7 +353,7 @@ func TestTroubleThatIsOverIsNotShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
 		a := s.agent(t)
-		a.SetPolicy(testPolicy())
+		a.SetPolicy(s.policy())
 		s.dead = true
 		if err := a.turn(t.Context()); err == nil || a.Status().Trouble == "" {
 			t.Errorf("error %v, trouble %q", err, a.Status().Trouble)

@@ -18,7 +18,7 @@ func TestAStopWritesNothing(t *testing.T) {
 			defer cancel()
 			s.kill = cancel
 			a := s.agent(t)
-			a.SetPolicy(testPolicy())
+			a.SetPolicy(s.policy())
 			done := make(chan error)
 			go func() { done <- a.Run(ctx) }()
 			s.raise("a")

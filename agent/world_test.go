@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -41,12 +42,14 @@ type sim struct {
 	leading   bool
 	missing   []string // pods not Ready after the reboot
 	noMarshal bool
-	noPolicy  bool          // the next agent starts without a configuration
-	drainErr  error         // of every drain
-	drains    int           // that were begun
-	mute      error         // the other rebooters cannot be asked
-	slowList  time.Duration // a quorum read of the slots takes so long after it has read
-	odd       bool          // the host answers with an error that says nothing, and goes down all the same
+	hours     hours
+	metrics   *prometheus.Registry // of the last agent
+	noPolicy  bool                 // the next agent starts without a configuration
+	drainErr  error                // of every drain
+	drains    int                  // that were begun
+	mute      error                // the other rebooters cannot be asked
+	slowList  time.Duration        // a quorum read of the slots takes so long after it has read
+	odd       bool                 // the host answers with an error that says nothing, and goes down all the same
 
 	nodeWatch []func()
 	slotWatch []func()
@@ -57,6 +60,7 @@ type sim struct {
 	asked     int    // reboots that the host was asked for
 	lastCheck func() // runs when the last check begins: in the first quorum read of the Node in Rebooting
 	log       []string
+	events    []string // reason, first word, whether it warns
 	landed    []string // late writes that took hold
 	kill      context.CancelFunc
 	dead      bool // the agent of the current life is dead: nothing of it may reach the world
@@ -297,7 +301,13 @@ func (s simNode) Watch(ctx context.Context, f func(Node, bool)) error {
 	return ctx.Err()
 }
 
-func (s simNode) Event(context.Context, Node, bool, string, string) error { return nil }
+func (s simNode) Event(_ context.Context, _ Node, warning bool, reason, message string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	word, _, _ := strings.Cut(message, ":")
+	s.events = append(s.events, fmt.Sprintf("%s %s %v", reason, word, warning))
+	return nil
+}
 
 type simSlots struct{ *sim }
 
@@ -592,12 +602,16 @@ func (s simMarshal) Paused(context.Context, string) (string, error) {
 // pass lets virtual time go by: a script says when people and hosts do what they do.
 func pass(d time.Duration) { <-time.After(d) }
 
-type always struct{}
+// hours are open until shut, and for ever when that is zero.
+type hours struct{ shut time.Time }
 
-func (always) Open(time.Time) (bool, string)         { return true, "" }
-func (always) Change(time.Time) (time.Time, bool)    { return time.Time{}, false }
+func (h hours) Open(t time.Time) (bool, string) {
+	return h.shut.IsZero() || t.Before(h.shut), "the night is over"
+}
+func (h hours) Change(t time.Time) (time.Time, bool) { return h.shut, t.Before(h.shut) }
+
 func everyNode(map[string]string) (string, Settings) { return "workers", testSettings() }
-func testPolicy() Policy                             { return Policy{everyNode, always{}} }
+func (s *sim) policy() Policy                        { return Policy{everyNode, s.hours} }
 
 func (s *sim) record() Record {
 	s.mu.Lock()
@@ -644,6 +658,19 @@ func (s *sim) live(d time.Duration, script func()) {
 	})
 }
 
+func (s *sim) agent(t *testing.T) *Agent {
+	t.Helper()
+	s.metrics = prometheus.NewRegistry()
+	a, err := New(Config{
+		Node: simNode{s}, Slots: simSlots{s}, Host: simHost{s}, Pods: simPods{s}, Marshal: simMarshal{s},
+		Log: slog.New(slog.NewTextHandler(logTo{t}, nil)), Registerer: s.metrics,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
 // life is one agent process.
 func (s *sim) life(ctx context.Context, t *testing.T) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -651,15 +678,9 @@ func (s *sim) life(ctx context.Context, t *testing.T) {
 	s.mu.Lock()
 	s.dead, s.kill = false, cancel
 	s.mu.Unlock()
-	a, err := New(Config{
-		Node: simNode{s}, Slots: simSlots{s}, Host: simHost{s}, Pods: simPods{s}, Marshal: simMarshal{s},
-		Log: slog.New(slog.NewTextHandler(logTo{t}, nil)), Registerer: prometheus.NewRegistry(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := s.agent(t)
 	if !s.noPolicy {
-		a.SetPolicy(testPolicy())
+		a.SetPolicy(s.policy())
 	}
 	if err := a.Run(ctx); err != nil {
 		t.Error(err)
