@@ -40,7 +40,7 @@ bench: image ## hand-over, detection, requests of an idle agent, memory, size of
 mutants: ## break every promise once and see the named test fail; ONLY=REGEX
 	go run ./internal/mutants $(if $(ONLY),--only '$(ONLY)')
 
-.PHONY: lab-up lab-kubectl lab-exec lab-down
+.PHONY: lab-up lab-kubectl lab-exec lab-down lab-test
 lab-up: ## a cluster of N=3 real nodes (root)
 	$(LAB) up --nodes $(N)
 lab-kubectl: ## kubectl in the lab: ARGS="get nodes"
@@ -49,6 +49,8 @@ lab-exec: ## a command inside a node: NODE=n1 CMD="systemctl status"
 	@$(LAB) exec $(NODE) -- $(CMD)
 lab-down: ## everything off, nothing left
 	$(LAB) down
+lab-test: ## the lab's own tests with real nodes: kills, power cuts, nothing left behind (root)
+	go test -C lab -count=1 -tags nodes ./cluster
 
 .PHONY: build
 build: ## the agent for ARCH, static and reproducible, in dist/

@@ -1,0 +1,151 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"kubebaton.io/baton/internal/apitest"
+)
+
+func TestClock(t *testing.T) {
+	for _, off := range []time.Duration{-3 * time.Hour, 0, 90 * time.Second} {
+		t.Run(fmt.Sprintf("an API server whose clock is %s away is noticed", off), func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Date", time.Now().Add(off).UTC().Format(http.TimeFormat))
+			}))
+			defer server.Close()
+			clock := &Clock{}
+			if clock.Skew() != 0 {
+				t.Error("a clock that has seen nothing has an opinion")
+			}
+			cfg := &rest.Config{Host: server.URL}
+			clock.Observe(cfg)
+			c, err := rest.HTTPClientFor(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if d := clock.Skew() + off; d.Abs() > 2*time.Second {
+				t.Errorf("skew %s, want %s", clock.Skew(), -off)
+			}
+		})
+	}
+}
+
+func TestDialGivesUpWithItsContextAndAtOnceWhenRefused(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := dial(ctx, "tcp", "127.0.0.1:1"); !errors.Is(err, context.Canceled) {
+		t.Errorf("an ended context ends with %v", err)
+	}
+	if _, err := dial(t.Context(), "tcp", "127.0.0.1:1"); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a refused connection ends with %v", err)
+	}
+}
+
+// The watch against a real API server, through cuts, refusals, and versions that are too old.
+func TestWatch(t *testing.T) {
+	cfg, stop, err := apitest.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	configMaps := client.CoreV1().ConfigMaps("default")
+	var mu sync.Mutex
+	var open watch.Interface
+	fail, opened := 0, 0
+	watching := func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if o.TimeoutSeconds == nil || *o.TimeoutSeconds < int64(WatchTimeout.Seconds()) {
+			t.Errorf("a watch asks for %v seconds", o.TimeoutSeconds)
+		}
+		if fail > 0 {
+			fail--
+			return nil, errors.New("refused by the test")
+		}
+		w, err := configMaps.Watch(ctx, o)
+		open, opened = w, opened+1
+		return w, err
+	}
+	states := make(chan []string, 100)
+	errs := make(chan error, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- Watch(ctx, configMaps.List, watching, Selection{Labels: "of=test"}, &corev1.ConfigMap{},
+			func(m map[string]*corev1.ConfigMap) { states <- slices.Sorted(maps.Keys(m)) },
+			func(err error) { errs <- err })
+	}()
+	await := func(what string, want ...string) {
+		t.Helper()
+		for deadline := time.After(20 * time.Second); ; {
+			select {
+			case got := <-states:
+				if slices.Equal(got, want) {
+					return
+				}
+			case <-deadline:
+				t.Fatalf("%s: never shown as %v", what, want)
+			}
+		}
+	}
+	create := func(name, label string) {
+		t.Helper()
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"of": label}}}
+		if _, err := configMaps.Create(t.Context(), m, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await("nothing, at the start")
+	create("other", "others")
+	create("a", "test")
+	await("one that is selected", "default/a")
+	mu.Lock()
+	fail = 2
+	open.Stop() // as when the API server ends it
+	mu.Unlock()
+	create("b", "test")
+	await("one that came while the watch was cut", "default/a", "default/b")
+	if err := configMaps.Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	await("a deletion", "default/b")
+	if len(errs) < 2 {
+		t.Errorf("%d errors were told, want the two refusals", len(errs))
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("the watch ends with %v", err)
+	}
+	if opened < 2 {
+		t.Errorf("%d watches were opened", opened)
+	}
+}
