@@ -303,7 +303,10 @@ func (w *world) windowAt(now time.Time) Window {
 	if age := now.Sub(w.windowAsked); over || age < 0 || age >= windowAge {
 		w.windowAsked = now
 		w.window.Open, w.window.Why = w.policy.Schedule.Open(now)
-		w.window.Next, _ = w.policy.Schedule.Change(now)
+		w.window.Next = time.Time{}
+		if next, ok := w.policy.Schedule.Change(now); ok && next.After(now) {
+			w.window.Next = next
+		}
 	}
 	return w.window
 }
