@@ -108,7 +108,7 @@ func (m mutant) judge(ctx context.Context, root string) (string, error) {
 	if text, err := exec.CommandContext(ctx, "go", "vet", "-overlay", overlay, pkg).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("the mutant does not compile: %s", text)
 	}
-	text, err := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=90s", "-overlay", overlay, "-run", m.test, pkg).CombinedOutput()
+	text, err := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=30s", "-overlay", overlay, "-run", m.test, pkg).CombinedOutput()
 	var exit *exec.ExitError
 	switch {
 	case strings.Contains(string(text), "no tests to run"):
