@@ -95,9 +95,7 @@ func (a *Agent) SetPolicy(p Policy) {
 
 // change updates the world and wakes the loop.
 func (a *Agent) change(f func(*world)) {
-	a.mu.Lock()
-	f(&a.world)
-	a.mu.Unlock()
+	a.update(f)
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -227,22 +225,22 @@ func (a *Agent) housekeep(o Observation) {
 	}
 	if !mayEvict(o) || a.drain.key != key {
 		a.drain.stop()
-		a.change0(func(w *world) { w.drain = DrainView{} })
+		a.update(func(w *world) { w.drain = DrainView{} })
 	}
 	if phase != Verifying && phase != Failed || a.pods.key != key {
 		a.pods.stop()
-		a.change0(func(w *world) { w.pods = PodsReady{} })
+		a.update(func(w *world) { w.pods = PodsReady{} })
 	}
 	if phase != Rebooting {
-		a.change0(func(w *world) { w.call = Call{} })
+		a.update(func(w *world) { w.call = Call{} })
 	}
 	a.drain.next, a.pods.next = key, key
 	_, holds := o.held()
 	a.Marshal.Stand(phase == Failed || !holds && (phase == Waiting || phase == Backoff))
 }
 
-// change0 updates the world from within the loop, which need not be woken.
-func (a *Agent) change0(f func(*world)) {
+// update changes the world without waking the loop: for the loop itself, and for what it need not know at once.
+func (a *Agent) update(f func(*world)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f(&a.world)
@@ -285,12 +283,12 @@ func (a *Agent) pause(ctx context.Context, d time.Duration) bool {
 const readingAPI = "reading the Node and its slots"
 
 // beat says that the loop turns.
-func (a *Agent) beat() { a.change0(func(w *world) { w.beat = time.Now() }) }
+func (a *Agent) beat() { a.update(func(w *world) { w.beat = time.Now() }) }
 
 // failed logs an error once for as long as it stays the same, and shows it.
 func (a *Agent) failed(doing string, err error) {
 	var news bool
-	a.change0(func(w *world) {
+	a.update(func(w *world) {
 		if w.trouble == nil {
 			w.trouble = map[string]string{}
 		}
@@ -304,7 +302,7 @@ func (a *Agent) failed(doing string, err error) {
 
 // succeeded forgets the errors of what the loop does: it has come to a point where it waits for something else.
 func (a *Agent) succeeded() {
-	a.change0(func(w *world) {
+	a.update(func(w *world) {
 		maps.DeleteFunc(w.trouble, func(doing, _ string) bool {
 			return doing != readingSentinels && doing != evicting && doing != awaitingPods
 		})

@@ -70,7 +70,7 @@ func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
 	if err != nil {
 		return fmt.Errorf("writing the Node: %w", err)
 	}
-	a.change0(func(w *world) { w.setNode(n, true) })
+	a.update(func(w *world) { w.setNode(n, true) })
 	a.tell(ctx, o, e, n)
 	return nil
 }
@@ -85,7 +85,7 @@ func (a *Agent) tell(ctx context.Context, o Observation, e WriteNode, n Node) {
 		}
 		return
 	}
-	a.change0(func(w *world) { w.moves++ })
+	a.update(func(w *world) { w.moves++ })
 	level := slog.LevelInfo
 	if t.warns() {
 		level = slog.LevelWarn
@@ -144,7 +144,7 @@ func (a *Agent) slot(name string) func(Slot, error) error {
 		if err != nil {
 			return fmt.Errorf("writing slot %s: %w", name, err)
 		}
-		a.change0(func(w *world) { w.setSlot(s) })
+		a.update(func(w *world) { w.setSlot(s) })
 		return nil
 	}
 }
@@ -159,7 +159,7 @@ func (w *world) setSlot(s Slot) {
 // askHost asks for a shutdown that is coming.
 func (a *Agent) askHost(ctx context.Context) {
 	coming, err := a.Host.Shutdown(ctx)
-	a.change0(func(w *world) { w.shutdown = Shutdown{At: time.Now(), Coming: coming, Err: err} })
+	a.update(func(w *world) { w.shutdown = Shutdown{At: time.Now(), Coming: coming, Err: err} })
 }
 
 // askGates asks the gates that have to be asked, in this order: people, the host, the pods.
@@ -197,8 +197,9 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	}
 	g.At = time.Now()
 	g.Until = g.At.Add(a.gateDelay(o, g))
-	a.change0(func(w *world) { w.gates = g })
-	a.metrics.gates(append(o.closed(), g.Closed...))
+	a.update(func(w *world) { w.gates = g })
+	o.Gates = g
+	a.metrics.gates(o.closed())
 }
 
 // gateDelay is the jittered time to the next asking: soon after a gate that could not be asked.
@@ -222,7 +223,7 @@ const (
 
 // startDrain evicts in the background; the views that it reports wake the loop.
 func (a *Agent) startDrain(ctx context.Context, s DrainSettings) {
-	a.change0(func(w *world) { w.drain = DrainView{Running: true} })
+	a.update(func(w *world) { w.drain = DrainView{Running: true} })
 	a.drain.start(ctx, func(ctx context.Context) {
 		err := a.Pods.Drain(ctx, s, func(v DrainView) {
 			v.Running = true
@@ -237,7 +238,7 @@ func (a *Agent) startDrain(ctx context.Context, s DrainSettings) {
 
 // awaitPods watches for the pods that were Ready before.
 func (a *Agent) awaitPods(ctx context.Context, want []string) {
-	a.change0(func(w *world) { w.pods = PodsReady{Running: true} })
+	a.update(func(w *world) { w.pods = PodsReady{Running: true} })
 	a.pods.start(ctx, func(ctx context.Context) {
 		err := a.Pods.AwaitReady(ctx, want, func(missing []string) {
 			a.pods.delay = retryFirst
@@ -257,7 +258,7 @@ func (a *Agent) jobEnded(ctx context.Context, j *job, doing string, err error) {
 		return
 	}
 	if err == nil {
-		a.change0(func(w *world) { delete(w.trouble, doing) })
+		a.update(func(w *world) { delete(w.trouble, doing) })
 		return
 	}
 	a.failed(doing, err)
@@ -277,7 +278,7 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 	if err != nil {
 		return fmt.Errorf("last check: reading the boot ID: %w", err)
 	}
-	a.change0(func(w *world) {
+	a.update(func(w *world) {
 		w.setNode(n, true)
 		w.boot = boot
 	})
@@ -287,7 +288,7 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 	if err != nil {
 		return fmt.Errorf("last check: reading slot %s: %w", e.Slot, err)
 	}
-	a.change0(func(w *world) { w.setSlot(s) })
+	a.update(func(w *world) { w.setSlot(s) })
 	o := a.observe()
 	again, same := step(o).Do.(Reboot)
 	if !same || again != e || time.Since(began) > lastCheckAge {
@@ -295,10 +296,10 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 		return nil
 	}
 	call := Call{At: time.Now(), Cycle: o.Record.Cycle, Attempt: o.Record.Attempt}
-	a.change0(func(w *world) { w.call = call })
+	a.update(func(w *world) { w.call = call })
 	a.Log.Info("asks the host to reboot", "slot", e.Slot, "boot", boot, "cycle", o.Record.Cycle, "attempt", o.Record.Attempt)
 	err = a.Host.Reboot(ctx)
-	a.change0(func(w *world) { w.shutdown = Shutdown{} }) // what it said before the call proves nothing any more
+	a.update(func(w *world) { w.shutdown = Shutdown{} }) // what it said before the call proves nothing any more
 	switch {
 	case err == nil:
 		a.Log.Info("the host accepted the reboot")
@@ -312,7 +313,7 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 		call.Refused = ReasonRefused
 	}
 	call.Message = bounded(err.Error())
-	a.change0(func(w *world) { w.call = call })
+	a.update(func(w *world) { w.call = call })
 	a.Log.Warn("the host refused the reboot", "err", err)
 	return nil
 }
@@ -323,7 +324,7 @@ func (a *Agent) show(o Observation, d Decision) {
 	if o.Record != nil {
 		phase = o.Record.Phase
 	}
-	a.change0(func(w *world) { w.why = d.Why })
+	a.update(func(w *world) { w.why = d.Why })
 	a.metrics.phase(phase)
 	a.metrics.wanted(o.wish().Source != "")
 	if o.RecordErr == nil {

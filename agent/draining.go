@@ -149,6 +149,6 @@ func lastGates(o Observation, s Slot) Decision {
 // say writes why the cycle stands where it stands.
 func (o Observation) say(why Reason, message string) Decision {
 	n := o.Record.clone()
-	n.Reasons, n.Message = []Reason{why}, bounded(message)
+	n.because(why, message)
 	return do(WriteNode{Record: n})
 }

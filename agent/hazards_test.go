@@ -329,7 +329,7 @@ func TestWhatTheWatchBringsDuringAQuorumReadIsNotLost(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		a.change0(func(w *world) { w.stale = true })
+		a.update(func(w *world) { w.stale = true })
 		s.slowList = 100 * time.Millisecond
 		go func() {
 			pass(50 * time.Millisecond)

@@ -203,6 +203,11 @@ func bounded(s string) string {
 	return strings.ToValidUTF8(s[:messageBytes-3], "") + "..."
 }
 
+// because writes the one reason for which the node does not bid.
+func (r *Record) because(why Reason, message string) {
+	r.Bids, r.Reasons, r.Message = false, []Reason{why}, bounded(message)
+}
+
 // enter makes the write that moves the record to another phase.
 func (o Observation) enter(r *Record, to Phase, why Reason, message string) WriteNode {
 	from := Idle
@@ -211,7 +216,7 @@ func (o Observation) enter(r *Record, to Phase, why Reason, message string) Writ
 	}
 	r.Phase, r.Since = to, o.Now
 	if to != Waiting {
-		r.Bids, r.Reasons, r.Message = false, []Reason{why}, bounded(message)
+		r.because(why, message)
 	}
 	return WriteNode{Record: r, Move: &Transition{From: from, To: to, Reason: why, Message: bounded(message)}}
 }
@@ -243,7 +248,7 @@ func (o Observation) undo(why Reason, message string) Decision {
 		r.Until = o.Now.Add(r.Settings.BackoffMax)
 	}
 	w := o.enter(r, Waiting, why, message)
-	r.Bids, r.Reasons, r.Message = false, []Reason{why}, bounded(message)
+	r.because(why, message)
 	return do(o.uncordon(w))
 }
 

@@ -102,7 +102,7 @@ func (o Observation) finish(e Entry, why Reason, message string) WriteNode {
 		n.Pods, n.Allocatable = nil, nil
 		w = o.enter(n, Waiting, ReasonSentinelSurvived,
 			"the same sentinel is there after a proven reboot: no further reboot for "+o.Sentinel.Source)
-		n.Bids, n.Reasons, n.Message = false, []Reason{ReasonSentinelSurvived}, w.Move.Message
+		n.because(ReasonSentinelSurvived, w.Move.Message)
 	}
 	h := o.History.with(e)
 	w.History = &h

@@ -74,7 +74,8 @@ func begin(o Observation, from Phase, why Reason) WriteNode {
 	message := fmt.Sprintf("%s wants a reboot: %s", w.Source, orNone(w.Reason))
 	if why == ReasonSentinelSurvived {
 		message = "the node was rebooted for the same sentinel within the last hour: no further reboot for " + w.Source
-		r.Survived, r.Bids, r.Reasons, r.Message = w.Fingerprint, false, []Reason{why}, message
+		r.Survived = w.Fingerprint
+		r.because(why, message)
 	}
 	write := o.enter(r, Waiting, why, message)
 	write.Move.From = from
@@ -189,7 +190,7 @@ func noConfig(o Observation, holds bool, s Slot) Decision {
 	}
 	if o.Record.Bids {
 		n := o.Record.clone()
-		n.Bids, n.Reasons, n.Message = false, []Reason{ReasonConfig}, "there is no valid configuration"
+		n.because(ReasonConfig, "there is no valid configuration")
 		return do(WriteNode{Record: n})
 	}
 	return wait("there is no valid configuration")

@@ -211,7 +211,7 @@ func (a *Agent) refresh(ctx context.Context) error {
 		return err
 	}
 	exists := err == nil
-	a.change0(func(w *world) {
+	a.update(func(w *world) {
 		again := exists && n.UID != uid || w.news != news // whose slots were read? and is it the latest?
 		w.setNode(n, exists)
 		for name, have := range w.slots {
