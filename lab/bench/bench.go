@@ -14,6 +14,7 @@ import (
 
 	"kubebaton.io/baton/lab/cluster"
 	"kubebaton.io/baton/lab/observe"
+	"kubebaton.io/baton/lab/report"
 )
 
 // Options of a run.
@@ -88,7 +89,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	b.report.judge()
 	b.report.show(o.Stdout)
 	if o.Out != "" {
-		err = errors.Join(err, b.report.write(o.Out))
+		err = errors.Join(err, report.Write(o.Out, b.report))
 	}
 	return errors.Join(err, b.report.verdict())
 }

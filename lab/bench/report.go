@@ -1,17 +1,16 @@
 package bench
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"kubebaton.io/baton/lab/report"
 )
 
 // What Baton is held to.
@@ -198,21 +197,7 @@ func (r *Report) verdict() error {
 			missed = append(missed, f.Name)
 		}
 	}
-	if len(missed) == 0 {
-		return nil
-	}
-	return errors.New("missed: " + strings.Join(missed, "; "))
-}
-
-func (r *Report) write(path string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	return nil
+	return report.Missed(missed)
 }
 
 // show writes the details, and then the figures.

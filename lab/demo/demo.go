@@ -12,6 +12,7 @@ import (
 	"kubebaton.io/baton/lab/audit"
 	"kubebaton.io/baton/lab/cluster"
 	"kubebaton.io/baton/lab/observe"
+	"kubebaton.io/baton/lab/report"
 )
 
 // Options of a run.
@@ -66,7 +67,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	d.report.judge()
 	d.report.summarize(o.Stdout)
 	if o.Out != "" {
-		err = errors.Join(err, d.report.write(o.Out))
+		err = errors.Join(err, report.Write(o.Out, d.report))
 	}
 	return errors.Join(err, d.report.verdict())
 }

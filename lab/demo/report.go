@@ -2,16 +2,13 @@ package demo
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"kubebaton.io/baton/lab/cluster"
 	"kubebaton.io/baton/lab/observe"
+	"kubebaton.io/baton/lab/report"
 )
 
 // What Baton is held to.
@@ -231,19 +228,5 @@ func (r *Report) verdict() error {
 			missed = append(missed, g.Name)
 		}
 	}
-	if len(missed) == 0 {
-		return nil
-	}
-	return errors.New("missed: " + strings.Join(missed, "; "))
-}
-
-func (r *Report) write(path string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	return nil
+	return report.Missed(missed)
 }

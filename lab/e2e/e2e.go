@@ -15,6 +15,7 @@ import (
 
 	"kubebaton.io/baton/lab/cluster"
 	"kubebaton.io/baton/lab/observe"
+	"kubebaton.io/baton/lab/report"
 )
 
 // nodeCount is how many nodes the scenarios need: one that goes, one that is next, and some for the pods.
@@ -154,11 +155,7 @@ func (r *Report) write(file string) error {
 	if file == "" {
 		return nil
 	}
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	return os.WriteFile(file, append(text, '\n'), 0o644)
+	return report.Write(file, r)
 }
 
 // show runs one scenario, judges it and keeps what is needed to understand a failure.
