@@ -196,7 +196,7 @@ func (a *Agent) turn(ctx context.Context) error {
 	}
 	o := a.observe()
 	a.housekeep(o)
-	d := step(o)
+	d := Step(o)
 	a.show(o, d)
 	if d.Do == nil {
 		a.succeeded()

@@ -290,7 +290,7 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 	}
 	a.update(func(w *world) { w.setSlot(s) })
 	o := a.observe()
-	again, same := step(o).Do.(Reboot)
+	again, same := Step(o).Do.(Reboot)
 	if !same || again != e || time.Since(began) > lastCheckAge {
 		a.Log.Info("the last check did not pass: decides again", "took", time.Since(began))
 		return nil

@@ -1,6 +1,6 @@
 // Package agent is the cycle of one node: from a sentinel on the host to a node that is schedulable again.
 //
-// The cycle is a state machine of seven phases. [step] is a pure function from an [Observation] (everything that is
+// The cycle is a state machine of seven phases. [Step] is a pure function from an [Observation] (everything that is
 // known, the time included) to a [Decision] (at most one effect, and when to look again). [Agent.Run] observes, asks
 // step, carries out the one effect, and begins anew; it decides nothing itself. What the cycle stands at is kept in a
 // [Record] on the node's own Node object, so any process of this package may die at any instruction and the next one

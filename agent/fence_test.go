@@ -64,34 +64,34 @@ func TestFence(t *testing.T) {
 		}
 	}
 	t.Run("the Node before a reboot", func(t *testing.T) {
-		if w, ok := step(o(Rebooting)).Do.(WriteNode); !ok || w.Move != nil || w.Record.Phase != Rebooting {
-			t.Errorf("first comes %+v", step(o(Rebooting)))
+		if w, ok := Step(o(Rebooting)).Do.(WriteNode); !ok || w.Move != nil || w.Record.Phase != Rebooting {
+			t.Errorf("first comes %+v", Step(o(Rebooting)))
 		}
 	})
 	t.Run("the slot before a reboot", func(t *testing.T) {
 		ob := o(Rebooting)
 		ob.Record.Instance = "new"
-		if _, ok := step(ob).Do.(RenewSlot); !ok {
-			t.Errorf("first comes %+v", step(ob))
+		if _, ok := Step(ob).Do.(RenewSlot); !ok {
+			t.Errorf("first comes %+v", Step(ob))
 		}
 	})
 	t.Run("the Node before an eviction", func(t *testing.T) {
-		if w, ok := step(o(Draining)).Do.(WriteNode); !ok || w.Move != nil {
-			t.Errorf("first comes %+v", step(o(Draining)))
+		if w, ok := Step(o(Draining)).Do.(WriteNode); !ok || w.Move != nil {
+			t.Errorf("first comes %+v", Step(o(Draining)))
 		}
 	})
 	t.Run("the slot before the Node is written", func(t *testing.T) {
 		ob := o(Draining)
 		ob.Drain.Empty = true
-		if _, ok := step(ob).Do.(RenewSlot); !ok {
-			t.Errorf("first comes %+v", step(ob))
+		if _, ok := Step(ob).Do.(RenewSlot); !ok {
+			t.Errorf("first comes %+v", Step(ob))
 		}
 	})
 	t.Run("then the reboot", func(t *testing.T) {
 		ob := o(Rebooting)
 		ob.Record.Instance, ob.Slots[0].Instance = "new", "new"
-		if _, ok := step(ob).Do.(Reboot); !ok {
-			t.Errorf("first comes %+v", step(ob))
+		if _, ok := Step(ob).Do.(Reboot); !ok {
+			t.Errorf("first comes %+v", Step(ob))
 		}
 	})
 	t.Run("an unknown outcome makes this process a new instance", func(t *testing.T) {

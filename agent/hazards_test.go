@@ -259,30 +259,30 @@ func TestWrongBeliefs(t *testing.T) {
 	t.Run("a slot that was taken for another cycle is freed, not used", func(t *testing.T) {
 		o := base()
 		o.Slots = []Slot{{Name: "slot-workers-0", Group: "workers", Nominee: "u", Holder: "n", HolderUID: "u", Cycle: "A", Attempt: 3, BootID: "b1", Instance: "i", Cordon: CordonBaton, Renewed: now}}
-		if _, ok := step(o).Do.(FreeSlot); !ok {
-			t.Errorf("decides %+v", step(o))
+		if _, ok := Step(o).Do.(FreeSlot); !ok {
+			t.Errorf("decides %+v", Step(o))
 		}
 	})
 	t.Run("a clock 40 s ahead of the API server's takes a fresh nomination", func(t *testing.T) {
 		o := base()
 		o.Skew = 40 * time.Second
 		o.Slots = []Slot{{Name: "slot-workers-0", Group: "workers", Nominee: "u", BidCycle: "B", BidAttempt: 1, BidUntil: now.Add(-10 * time.Second)}}
-		if _, ok := step(o).Do.(TakeSlot); !ok {
-			t.Errorf("decides %+v", step(o))
+		if _, ok := Step(o).Do.(TakeSlot); !ok {
+			t.Errorf("decides %+v", Step(o))
 		}
 	})
 	t.Run("a survived sentinel that cannot be read is no new bid", func(t *testing.T) {
 		o := base()
 		o.SentinelKnown, o.Sentinel, o.Record.Survived, o.Record.Bids = false, Sentinel{}, "f2", false
-		if d := step(o); d.Do != nil {
+		if d := Step(o); d.Do != nil {
 			t.Errorf("decides %+v", d)
 		}
 	})
 	t.Run("sentinels that cannot be read are no bid", func(t *testing.T) {
 		o := base()
 		o.SentinelKnown, o.Sentinel = false, Sentinel{}
-		if w, ok := step(o).Do.(WriteNode); !ok || w.Record.Bids {
-			t.Errorf("decides %+v", step(o))
+		if w, ok := Step(o).Do.(WriteNode); !ok || w.Record.Bids {
+			t.Errorf("decides %+v", Step(o))
 		}
 	})
 	t.Run("a clock that jumps ahead does not end the verification", func(t *testing.T) {
@@ -294,7 +294,7 @@ func TestWrongBeliefs(t *testing.T) {
 		// The wall clock is set two hours ahead; a second has passed by the monotonic one.
 		later := now.Add(time.Second)
 		o.Now, o.Due = later, w.dueOf(o.Record, later.Round(0).Add(2*time.Hour))
-		if d := step(o); d.Do != nil {
+		if d := Step(o); d.Do != nil {
 			t.Errorf("decides %+v", d)
 		}
 	})
@@ -308,8 +308,8 @@ func TestWrongBeliefs(t *testing.T) {
 		o.Due = w.dueOf(o.Record, now)
 		o.Now = now.Add(2 * time.Minute)
 		o.Due = w.dueOf(o.Record, o.Now)
-		if write, ok := step(o).Do.(WriteNode); !ok || write.Move == nil || write.Move.To != Idle {
-			t.Errorf("decides %+v", step(o))
+		if write, ok := Step(o).Do.(WriteNode); !ok || write.Move == nil || write.Move.To != Idle {
+			t.Errorf("decides %+v", Step(o))
 		}
 	})
 	t.Run("a reboot of the future does not count for today", func(t *testing.T) {

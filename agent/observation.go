@@ -14,7 +14,7 @@ const (
 	acceptedGrace = 10 * time.Second
 )
 
-// Observation is everything that [step] knows.
+// Observation is everything that [Step] knows.
 type Observation struct {
 	Now      time.Time
 	Instance string // of this process; a new one after each write of unknown outcome

@@ -59,7 +59,7 @@ func (StartDrain) effect()  {}
 func (Resign) effect()      {}
 func (Reboot) effect()      {}
 
-// Decision is what [step] wants: at most one effect, then it is asked again; without an effect it is asked again when
+// Decision is what [Step] wants: at most one effect, then it is asked again; without an effect it is asked again when
 // something changes, and at Wake at the latest.
 type Decision struct {
 	Do   Effect
@@ -79,8 +79,8 @@ func wait(why string, until ...time.Time) Decision {
 	return d
 }
 
-// step decides what comes next. It does no I/O and reads no clock.
-func step(o Observation) Decision {
+// Step decides what comes next. It does no I/O and reads no clock.
+func Step(o Observation) Decision {
 	if !o.Exists || o.Node.Deleting {
 		return wait("the Node object is gone: nothing is evicted or rebooted")
 	}

@@ -2,7 +2,7 @@
 // `marshal`, is at work, and only while some node waits for something.
 //
 // It is made of three parts. [Elector] decides who is at work. The runner watches Nodes and slots, and writes. What it
-// writes is decided by pure functions over a [View]: nominate, housekeep, gone and heir.
+// writes is decided by pure functions over a [View]: [Nominate], [Housekeep], [Gone] and heir.
 //
 // The marshal orders, it does not permit: a nomination is an invitation to take one slot, by compare-and-swap, for one
 // bid, until a stated time. The permission to take a node down is the slot, and it is the agent that takes it.

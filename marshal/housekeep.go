@@ -29,8 +29,8 @@ type Action struct {
 	Hold  string
 }
 
-// housekeep returns what is to be written besides nominations, at most one action a slot.
-func housekeep(v View) []Action {
+// Housekeep returns what is to be written besides nominations, at most one action a slot.
+func Housekeep(v View) []Action {
 	s := look(v)
 	var todo []Action
 	exists := make(map[string]bool, len(v.Slots))
@@ -95,9 +95,9 @@ func (q *squad) surplus(l *Slot) bool {
 	return !ok || i >= q.limit || len(q.members) == 0
 }
 
-// gone returns the held slots whose holder's Node is not there, or is there again with another UID and another boot ID.
+// Gone returns the held slots whose holder's Node is not there, or is there again with another UID and another boot ID.
 // One that was registered again on the same boot is not gone: its own agent frees the slot.
-func gone(v View) []Slot {
+func Gone(v View) []Slot {
 	nodes := make(map[string]*Node, len(v.Nodes))
 	for i := range v.Nodes {
 		nodes[v.Nodes[i].Name] = &v.Nodes[i]

@@ -166,8 +166,8 @@ func BenchmarkPass(b *testing.B) {
 		v.Nodes = append(v.Nodes, trim(big(i)))
 	}
 	for b.Loop() {
-		housekeep(v)
-		if n := len(nominate(v)); n != nodes/10 {
+		Housekeep(v)
+		if n := len(Nominate(v)); n != nodes/10 {
 			b.Fatal(n)
 		}
 	}

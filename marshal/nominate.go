@@ -180,8 +180,8 @@ func (s *survey) failed(q *squad, n *Node) bool {
 	return ok && n.away() && s.Now.Sub(since) > q.rebootTimeout()
 }
 
-// nominate returns whom to invite now: the oldest bids for the free slots of each group, as far as its limit goes.
-func nominate(v View) []Nomination {
+// Nominate returns whom to invite now: the oldest bids for the free slots of each group, as far as its limit goes.
+func Nominate(v View) []Nomination {
 	noms, _ := look(v).decide()
 	return noms
 }

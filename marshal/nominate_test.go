@@ -204,7 +204,7 @@ func TestNominate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, n := range nominate(c.view) {
+			for _, n := range Nominate(c.view) {
 				got = append(got, n.Slot+"="+n.Node)
 			}
 			if diff := cmp.Diff(c.want, strings.Join(got, " ")); diff != "" {
@@ -213,7 +213,7 @@ func TestNominate(t *testing.T) {
 		})
 	}
 	t.Run("a nomination names the bid and its end", func(t *testing.T) {
-		got := nominate(viewOf(workers(1), []Node{bidder("a", 1, func(n *Node) { n.Attempt = 3 })}, slots("workers", 1)))
+		got := Nominate(viewOf(workers(1), []Node{bidder("a", 1, func(n *Node) { n.Attempt = 3 })}, slots("workers", 1)))
 		want := []Nomination{{Slot: "slot-workers-0", Node: "a", UID: "uid-a", Cycle: "cycle-a", Attempt: 3, Until: zero.Add(30 * time.Second)}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
@@ -227,12 +227,12 @@ func TestNominate(t *testing.T) {
 			want int
 		}{{59 * time.Second, 1}, {61 * time.Second, 0}} {
 			v.Away = map[string]time.Time{"uid-x": zero.Add(-c.away)}
-			if got := len(nominate(v)); got != c.want {
+			if got := len(Nominate(v)); got != c.want {
 				t.Errorf("away for %v: %d nominations, want %d", c.away, got, c.want)
 			}
 		}
 		v.Nodes[1].Phase = phaseVerifying
-		if got := len(nominate(v)); got != 1 {
+		if got := len(Nominate(v)); got != 1 {
 			t.Errorf("back and Ready: %d nominations, want 1", got)
 		}
 	})
@@ -335,7 +335,7 @@ func TestHousekeep(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, a := range housekeep(c.view) {
+			for _, a := range Housekeep(c.view) {
 				line := a.Kind.String() + " " + a.Slot.Name
 				if a.Kind == SetHold {
 					line += " " + a.Hold
@@ -364,7 +364,7 @@ func TestGone(t *testing.T) {
 		{"the same Node after another boot is not gone", []Node{idle("a", func(n *Node) { n.BootID = "boot-2" })}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := gone(viewOf(workers(1), c.node, []Slot{held("workers", 0, "a"), free("workers", 1)}))
+			got := Gone(viewOf(workers(1), c.node, []Slot{held("workers", 0, "a"), free("workers", 1)}))
 			if (len(got) == 1) != c.want {
 				t.Errorf("got %v, want gone %v", got, c.want)
 			}

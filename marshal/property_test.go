@@ -125,7 +125,7 @@ func (c *cluster) marshal(k int, fresh bool) {
 	v.Now, v.Groups, v.NominationTimeout, v.Self = c.now, c.groups, 30*time.Second, c.nodes[k%len(c.nodes)].Name
 	v.Penalty = map[string]time.Time{}
 	r.observe(&v, c.before[k])
-	for _, a := range housekeep(v) {
+	for _, a := range Housekeep(v) {
 		c.note("%s marshal %d: %s %s %s%s", c.now.Format("15:04:05"), k, a.Kind, a.Slot.Name, a.Slot.Nominee, a.Hold)
 		switch a.Kind {
 		case Create:
@@ -154,7 +154,7 @@ func (c *cluster) marshal(k int, fresh bool) {
 		v.Penalty[uid] = m.until
 	}
 	room := c.room()
-	for _, n := range nominate(v) {
+	for _, n := range Nominate(v) {
 		i := slices.IndexFunc(v.Slots, func(s Slot) bool { return s.Name == n.Slot })
 		ok := c.cas(v.Slots[i], func(l *Slot) { l.Nominee, l.BidCycle, l.BidAttempt, l.BidUntil = n.UID, n.Cycle, n.Attempt, n.Until })
 		c.note("%s marshal %d: nominate %s for %s: %v", c.now.Format("15:04:05"), k, n.Node, n.Slot, ok)

@@ -264,7 +264,7 @@ func (r *runner) observe(v *View, before []Slot) {
 	maps.DeleteFunc(m.misses, func(uid string, s miss) bool { return uids[uid] == nil || uids[uid].Cycle != s.cycle })
 	r.declined(v, before)
 	missing := map[string]time.Time{}
-	for _, s := range gone(*v) {
+	for _, s := range Gone(*v) {
 		key := s.Name + "/" + s.Holder + "/" + s.HolderUID
 		missing[key] = cmp.Or(m.gone[key], v.Now)
 	}
@@ -302,7 +302,7 @@ func (r *runner) missed(now time.Time, s *Slot) {
 
 // pass writes what v calls for. It returns false when a write was refused or failed.
 func (r *runner) pass(ctx context.Context, v View) bool {
-	actions := housekeep(v)
+	actions := Housekeep(v)
 	clean := r.write(ctx, len(actions), func(ctx context.Context, i int) error { return r.act(ctx, actions[i]) })
 	for _, a := range actions {
 		if a.Kind == Expire && a.Slot.Hold == "" {
@@ -381,7 +381,7 @@ func (r *runner) write(ctx context.Context, n int, one func(ctx context.Context,
 // freeGone frees the slots whose holder has been gone for the whole grace period and is still so at the API server.
 func (r *runner) freeGone(ctx context.Context, v View) bool {
 	var ripe []Slot
-	for _, s := range gone(v) {
+	for _, s := range Gone(v) {
 		since, ok := r.memory.gone[s.Name+"/"+s.Holder+"/"+s.HolderUID]
 		if ok && v.Now.Sub(since) >= v.DeletedGrace {
 			ripe = append(ripe, s)

@@ -18,7 +18,7 @@ func ofTheWay() []mutant {
 	return []mutant{
 		{
 			name: "nothing is changed", file: step, survives: true, test: "TestCycle",
-			old: "// step decides what comes next. It does no I/O and reads no clock.", new: "// step decides.",
+			old: "// Step decides what comes next. It does no I/O and reads no clock.", new: "// Step decides.",
 		},
 		{
 			name: "the cordon comes in a second write", file: waiting, test: "TestCycle",
