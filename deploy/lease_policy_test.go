@@ -198,6 +198,8 @@ func slotUpdates(x actors) []slotUpdate {
 		{"another agent does not shorten it", b, edits{forA}, edits{unnoted(lock.AnnotationBidUntil)}, onlyOrders},
 		{"the marshal puts a held slot on hold", m, edits{ofA}, edits{annotate(hold, "halted")}, ""},
 		{"the marshal lifts the hold", m, edits{ofA, annotate(hold, "halted")}, edits{unnoted(hold)}, ""},
+		{"the marshal addresses a slot to the Node that has its holder's name now", m, edits{takes(a.node, "earlier")}, edits{label(nominee, a.uid)}, ""},
+		{"another agent does not", b, edits{takes(a.node, "earlier")}, edits{label(nominee, a.uid)}, onlyNominates},
 		{"an agent puts no slot on hold", b, edits{ofA}, edits{annotate(hold, "x")}, onlyHolds},
 		{"a holder does not lift the hold", a, edits{ofA, annotate(hold, "halted")}, edits{unnoted(hold)}, onlyHolds},
 	}

@@ -99,6 +99,16 @@ func (s *Slots) SetHold(ctx context.Context, sl Slot, reason string) (out Slot, 
 	return out, nil
 }
 
+// Address writes another nominee on a held slot: the UID of the Node that has the holder's name now. A slot that an earlier
+// Node of that name holds is seen by its agent's [Slots.Watch] then. The claim stays as it is.
+func (s *Slots) Address(ctx context.Context, sl Slot, uid string) (out Slot, err error) {
+	defer func() { s.metrics.count("address", err) }()
+	if out, err = s.update(ctx, sl, address(uid)); err != nil {
+		return Slot{}, fmt.Errorf("addressing slot %q of %q: %w", sl.Name, sl.Holder, err)
+	}
+	return out, nil
+}
+
 // FreeGone empties the slot of a holder whose Node is gone. That it is gone, the caller has read by quorum AFTER it read
 // sl: whoever took or renewed the slot since then makes this a Conflict.
 func (s *Slots) FreeGone(ctx context.Context, sl Slot) (out Slot, err error) {

@@ -114,6 +114,20 @@ func setHold(reason string) verb {
 	}
 }
 
+// address shows a held slot to the agent of another Node of the holder's name.
+func address(uid string) verb {
+	return func(s *state) error {
+		switch {
+		case s.Holder == "":
+			return ErrNotHeld
+		case uid == "":
+			return fmt.Errorf("%w: no UID to address it to", ErrNotNominated)
+		}
+		s.Nominee = uid
+		return nil
+	}
+}
+
 func (s *state) claim(c Claim, now time.Time) {
 	s.Cycle, s.Attempt, s.BootID, s.Cordon, s.Instance = c.Cycle, c.Attempt, c.BootID, c.Cordon, c.Instance
 	s.Renewed = now.UTC().Truncate(time.Microsecond)

@@ -98,6 +98,13 @@ func TestVerbs(t *testing.T) {
 		{"withdraw refuses a held slot, which keeps its nominee", heldSlot(), withdraw(), ErrHeld, Slot{}},
 		{"withdraw refuses when there is none", empty(), withdraw(), ErrNotNominated, Slot{}},
 
+		{
+			"a held slot is addressed to the Node that has its holder's name now, and the claim stays", heldSlot(), address("uid-a2"), nil,
+			with(heldSlot(), func(s *Slot) { s.Nominee = "uid-a2" }),
+		},
+		{"address refuses an empty slot: that would be a nomination", nominatedSlot(), address("uid-b"), ErrNotHeld, Slot{}},
+		{"address refuses nobody", heldSlot(), address(""), ErrNotNominated, Slot{}},
+
 		{"a hold goes on a held slot", heldSlot(), setHold("halted"), nil, with(heldSlot(), func(s *Slot) { s.Hold = "halted" })},
 		{"a hold is lifted", with(empty(), func(s *Slot) { s.Hold = "halted" }), setHold(""), nil, empty()},
 	} {

@@ -14,7 +14,8 @@
 //     that are not Ready, are cordoned by anybody, hold a slot, are nominated, or have an active record; each counts once.
 //   - A slot is never freed because of time. It is freed for a holder whose Node is gone: this marshal has seen it so
 //     for the whole grace period, then reads the Lease, then the Node by quorum read, and frees by compare-and-swap on
-//     that Lease. A Node registered again under the same name frees it only with another boot ID.
+//     that Lease. A Node registered again under the same name frees it only with another boot ID; on the same boot the slot
+//     is addressed to its own agent, which alone knows whether its host is going down.
 //   - Only empty slots are deleted; a nomination is cleared and a hold is set on the version of the Lease that was
 //     looked at, or not at all.
 //   - An agent that is not asked to stand sends nothing. One that stands while another marshal lives reads one Lease a

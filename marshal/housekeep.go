@@ -15,18 +15,22 @@ const (
 	Expire                   // clear a nomination that nobody took in time
 	Withdraw                 // clear a nomination whose node does not bid any more
 	SetHold                  // write the brake, or take it off
+	Address                  // write the UID of the Node that has the holder's name now: its agent watches for that
 )
 
 func (k Kind) String() string {
-	return [...]string{Create: "create", Delete: "delete", Expire: "expire", Withdraw: "withdraw", SetHold: "hold"}[k]
+	return [...]string{
+		Create: "create", Delete: "delete", Expire: "expire", Withdraw: "withdraw", SetHold: "hold", Address: "address",
+	}[k]
 }
 
 // Action is one write. Slot is the version that it was decided on.
 type Action struct {
 	Kind  Kind
-	Slot  Slot // for Create only Name and Group are set
-	Index int  // Create
-	Hold  string
+	Slot  Slot   // for Create only Name and Group are set
+	Index int    // Create
+	Hold  string // SetHold
+	UID   string // Address
 }
 
 // Housekeep returns what is to be written besides nominations, at most one action a slot.
@@ -65,6 +69,9 @@ func (s *survey) tend(l *Slot) (Action, bool) {
 	if l.empty() && !l.Deleting && len(s.Groups) > 0 && (q == nil || q.surplus(l)) {
 		return Action{Kind: Delete, Slot: *l}, true
 	}
+	if n := s.byName[l.Holder]; n != nil && n.UID != l.HolderUID && n.UID != l.Nominee && !holderGone(l, n) {
+		return Action{Kind: Address, Slot: *l, UID: n.UID}, true
+	}
 	want := ""
 	switch {
 	case l.empty():
@@ -96,7 +103,7 @@ func (q *squad) surplus(l *Slot) bool {
 }
 
 // Gone returns the held slots whose holder's Node is not there, or is there again with another UID and another boot ID.
-// One that was registered again on the same boot is not gone: its own agent frees the slot.
+// One that was registered again on the same boot is not gone: the slot is addressed to its own agent, which frees it.
 func Gone(v View) []Slot {
 	nodes := make(map[string]*Node, len(v.Nodes))
 	for i := range v.Nodes {

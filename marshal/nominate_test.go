@@ -323,6 +323,18 @@ func TestHousekeep(t *testing.T) {
 		},
 		{"a halt holds the others of the group", viewOf(workers(2), []Node{failed, idle("y", inPhase(phaseDraining, "slot-workers-1"))},
 			[]Slot{held("workers", 0, "x"), held("workers", 1, "y")}), "hold slot-workers-0 halted: x, hold slot-workers-1 halted: x"},
+		{
+			"a slot of an earlier Node on the same boot is addressed to the one that is there", viewOf(workers(1),
+				[]Node{idle("a", func(n *Node) { n.UID = "new" })}, []Slot{held("workers", 0, "a")}),
+			"address slot-workers-0 new",
+		},
+		{"and not again", viewOf(workers(1), []Node{idle("a", func(n *Node) { n.UID = "new" })}, func() []Slot {
+			s := held("workers", 0, "a")
+			s.Nominee = "new"
+			return []Slot{s}
+		}()), ""},
+		{"one that is gone since, is not", viewOf(workers(1), []Node{idle("a", func(n *Node) { n.UID, n.BootID = "new", "boot-2" })},
+			[]Slot{held("workers", 0, "a")}), ""},
 		{"a node that changed groups in its cycle halts the group of its slot", func() View {
 			v := viewOf(Group{Name: "blue", MaxUnavailable: 2, Match: func(l map[string]string) bool { return l["g"] == "blue" }}, []Node{
 				failed,
@@ -337,8 +349,12 @@ func TestHousekeep(t *testing.T) {
 			var got []string
 			for _, a := range Housekeep(c.view) {
 				line := a.Kind.String() + " " + a.Slot.Name
-				if a.Kind == SetHold {
+				switch a.Kind {
+				case SetHold:
 					line += " " + a.Hold
+				case Address:
+					line += " " + a.UID
+				case Create, Delete, Expire, Withdraw:
 				}
 				got = append(got, line)
 			}

@@ -141,6 +141,10 @@ func (s orderSeam) SetHold(ctx context.Context, sl marshal.Slot, reason string) 
 	return marshalSlot(s.s.SetHold(ctx, lock.Slot(sl), reason))
 }
 
+func (s orderSeam) Address(ctx context.Context, sl marshal.Slot, uid string) (marshal.Slot, error) {
+	return marshalSlot(s.s.Address(ctx, lock.Slot(sl), uid))
+}
+
 func (s orderSeam) FreeGone(ctx context.Context, sl marshal.Slot) (marshal.Slot, error) {
 	return marshalSlot(s.s.FreeGone(ctx, lock.Slot(sl)))
 }
