@@ -197,7 +197,12 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	}
 	g.At = time.Now()
 	g.Until = g.At.Add(a.gateDelay(o, g))
-	a.update(func(w *world) { w.gates = g })
+	_, offered := o.nominated()
+	a.update(func(w *world) {
+		w.gates = g
+		// A slot that an earlier Node of this name took by a write that landed late is shown by no watch.
+		w.stale = w.stale || o.Record != nil && o.Record.Phase == Waiting && !offered
+	})
 	o.Gates = g
 	a.metrics.gates(o.closed())
 }

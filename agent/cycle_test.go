@@ -272,10 +272,7 @@ baton_transitions_total{from="Verifying",reason="healthy",to="Idle"} 1
 		s.live(10*time.Minute, func() {
 			s.raise("a")
 			pass(10 * time.Second)
-			s.mu.Lock()
-			s.sent = Sentinel{}
-			s.notify(s.hostWatch)
-			s.mu.Unlock()
+			s.with(func() { s.wants("") })
 		})
 		s.settled(t, 0)
 		if n, _, _ := s.state(); n.Unschedulable {
@@ -377,50 +374,4 @@ baton_transitions_total{from="Verifying",reason="healthy",to="Idle"} 1
 			}
 		})
 	})
-}
-
-// Power is cut at every effect of the cycle, before it takes hold and after, with and without a reboot of the host.
-func TestCrashAtEveryEffect(t *testing.T) {
-	cases := 0
-	for _, foreign := range []bool{false, true} {
-		for _, power := range []bool{false, true} {
-			for _, after := range []bool{false, true} {
-				for n := 1; n < 40; n++ {
-					reached := false
-					t.Run(fmt.Sprintf("foreign cordon %v, host rebooted %v, after %v, effect %d", foreign, power, after, n), func(t *testing.T) {
-						s := newSim(t)
-						s.node.Unschedulable = foreign
-						s.keeps = false
-						s.fault = func(i int, _ string) fault {
-							if i != n || reached {
-								return fault{}
-							}
-							reached = true
-							if power {
-								go s.rebootNow()
-							}
-							return fault{dropped: !after, lost: true, cut: true}
-						}
-						s.live(4*time.Hour, func() { s.raise("a") })
-						want := s.reboots
-						s.settled(t, want)
-						if nd, _, _ := s.state(); nd.Unschedulable != foreign {
-							t.Errorf("cordoned %v, was %v", nd.Unschedulable, foreign)
-						}
-						if want == 0 {
-							t.Errorf("no reboot: %v", s.log)
-						}
-					})
-					if !reached {
-						break
-					}
-					cases++
-				}
-			}
-		}
-	}
-	t.Logf("%d crashes", cases)
-	if cases < 40 {
-		t.Errorf("only %d crashes: the cycle has more effects than that", cases)
-	}
 }

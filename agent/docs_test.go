@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write docs/cycle.md anew")
+var update = flag.Bool("update", false, "write docs/cycle.md anew, and records that are not in testdata yet")
 
 const cycleDoc = "../docs/cycle.md"
 

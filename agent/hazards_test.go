@@ -323,7 +323,7 @@ func TestWrongBeliefs(t *testing.T) {
 func TestWhatTheWatchBringsDuringAQuorumReadIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
-		a := s.agent(t)
+		a := s.agent(func() {}).agent
 		for range 2 {
 			if err := a.refresh(t.Context()); err != nil {
 				t.Fatal(err)
@@ -352,13 +352,13 @@ func TestWhatTheWatchBringsDuringAQuorumReadIsNotLost(t *testing.T) {
 func TestTroubleThatIsOverIsNotShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
-		a := s.agent(t)
+		a := s.agent(func() {}).agent
 		a.SetPolicy(s.policy())
-		s.dead = true
+		s.away = true
 		if err := a.turn(t.Context()); err == nil || a.Status().Trouble == "" {
 			t.Errorf("error %v, trouble %q", err, a.Status().Trouble)
 		}
-		s.dead = false
+		s.away = false
 		for range 5 {
 			if err := a.turn(t.Context()); err != nil {
 				t.Fatal(err)
@@ -426,7 +426,7 @@ func (s *sim) people(n func(int) int, i int) {
 	case 3:
 		s.with(func() { s.paused = []string{"", "incident"}[n(2)]; s.nominate() })
 	case 4:
-		s.with(func() { s.sent = Sentinel{}; s.notify(s.hostWatch) })
+		s.with(func() { s.wants("") })
 	case 5:
 		s.with(func() {
 			if s.slot.Holder != "" {

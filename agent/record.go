@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// RecordVersion is written into every record. A record of a newer version is left alone.
+// RecordVersion is written into every record. It is raised when what a field means changes, not when one is added. A
+// record of a newer version is left alone.
 const RecordVersion = 1
 
 // Whose cordon it is, as the record and the slot say it.
@@ -54,6 +55,8 @@ type Record struct {
 	Allocatable map[string]int64 `json:"allocatable,omitempty"`
 	// What the cycle needs to be finished without a configuration.
 	Settings Settings `json:"settings"`
+
+	rest fields // of a newer agent
 }
 
 // Settings are the durations and rules of a cycle, fixed when it begins to take the node down.
@@ -67,6 +70,8 @@ type Settings struct {
 	BackoffMax     time.Duration `json:"backoffMax"`
 	MaxReboots24h  int           `json:"maxReboots24h"`
 	UnmanagedPods  string        `json:"unmanagedPods"`
+
+	rest fields // of a newer agent
 }
 
 func (s Settings) drain() DrainSettings {
@@ -76,8 +81,8 @@ func (s Settings) drain() DrainSettings {
 // errNewer: the record was written by a newer agent.
 var errNewer = errors.New("written by a newer version of the agent")
 
-// parseRecord reads the annotation. "" is no record: Idle. A record that cannot be understood in full is an error:
-// whoever wrote it knew something that this code does not.
+// parseRecord reads the annotation. "" is no record: Idle. A record whose meaning is not known is an error: whoever wrote
+// it knew something that this code does not.
 func parseRecord(text string) (*Record, error) {
 	if text == "" {
 		return nil, nil //nolint:nilnil // no record is a state of its own: Idle.

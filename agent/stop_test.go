@@ -16,8 +16,7 @@ func TestAStopWritesNothing(t *testing.T) {
 			s.goesAfter = time.Hour // the host takes its time: Rebooting is stopped too
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			s.kill = cancel
-			a := s.agent(t)
+			a := s.agent(cancel).agent
 			a.SetPolicy(s.policy())
 			done := make(chan error)
 			go func() { done <- a.Run(ctx) }()
@@ -58,8 +57,8 @@ func TestAlive(t *testing.T) {
 	t.Run("an API server that is away is no reason to be killed", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSim(t)
-			a := s.agent(t)
-			s.dead = true
+			a := s.agent(func() {}).agent
+			s.away = true
 			run(t, a)
 			for range 60 {
 				pass(time.Minute)
@@ -75,9 +74,10 @@ func TestAlive(t *testing.T) {
 	t.Run("a loop that hangs is", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSim(t)
-			a := s.agent(t)
+			l := s.agent(func() {})
+			a := l.agent
 			hang := make(chan struct{})
-			a.Marshal = hangingMarshal{simMarshal{s}, hang}
+			a.Marshal = hangingMarshal{simMarshal{l}, hang}
 			run(t, a)
 			pass(hung / 2)
 			if err := a.Alive(); err != nil {

@@ -21,6 +21,7 @@ type world struct {
 	windowAsked time.Time
 
 	node      Node
+	parsed    parsed // what its record and its history say
 	exists    bool
 	known     bool          // the Node was read at least once
 	newUID    chan struct{} // closed when node.UID changes
@@ -234,11 +235,12 @@ func (a *Agent) observe() Observation {
 	w.beat = now
 	o := Observation{
 		Now: now, Instance: w.instance, FreshID: rand.Text(), Boot: w.boot, Node: w.node, Exists: w.known && w.exists,
-		History: parseHistory(w.node.History), Sentinel: w.sentinel, SentinelKnown: w.sentinelKnown,
+		Sentinel: w.sentinel, SentinelKnown: w.sentinelKnown,
 		Gates: w.gates, Shutdown: w.shutdown, Drain: w.drain, Pods: w.pods, Call: w.call,
 		Leading: a.Marshal.Leading(), Window: Window{Open: true},
 	}
-	o.Record, o.RecordErr = parseRecord(w.node.Record)
+	p := w.parse()
+	o.Record, o.RecordErr, o.History = p.record, p.err, p.history
 	o.Due = w.dueOf(o.Record, now)
 	for _, s := range w.slots {
 		o.Slots = append(o.Slots, s)
@@ -253,6 +255,22 @@ func (a *Agent) observe() Observation {
 		o.Window = w.windowAt(now)
 	}
 	return o
+}
+
+// parsed is the record and the history of a Node, read once. Nobody changes it.
+type parsed struct {
+	texts   [2]string
+	record  *Record
+	err     error
+	history History
+}
+
+func (w *world) parse() parsed {
+	if texts := [2]string{w.node.Record, w.node.History}; texts != w.parsed.texts {
+		w.parsed = parsed{texts: texts, history: parseHistory(w.node.History)}
+		w.parsed.record, w.parsed.err = parseRecord(w.node.Record)
+	}
+	return w.parsed
 }
 
 // dueKey is one stored time.
@@ -337,10 +355,10 @@ func (a *Agent) Status() Status {
 	defer a.mu.Unlock()
 	w := &a.world
 	s := Status{Phase: Idle, Why: w.why, Trouble: w.troubles(), Moves: w.moves}
-	if r, err := parseRecord(w.node.Record); err != nil {
-		s.NotYet = append(s.NotYet, err.Error())
-	} else if r != nil {
-		s.Phase = r.Phase
+	if p := w.parse(); p.err != nil {
+		s.NotYet = append(s.NotYet, p.err.Error())
+	} else if p.record != nil {
+		s.Phase = p.record.Phase
 	}
 	if w.boot == "" {
 		s.NotYet = append(s.NotYet, "not the agent of this host yet: "+w.troubles())

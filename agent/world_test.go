@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,33 +52,99 @@ type sim struct {
 	slowList  time.Duration        // a quorum read of the slots takes so long after it has read
 	odd       bool                 // the host answers with an error that says nothing, and goes down all the same
 
-	nodeWatch []func()
-	slotWatch []func()
-	hostWatch []func()
+	uids     int           // Nodes that were registered under this name
+	theirs   bool          // the cordon that is on the node is a person's
+	settings Settings      // of the configuration in force
+	away     bool          // the API server does not answer
+	slow     time.Duration // every request to the API server takes so long
+
+	ctx    context.Context // of the world
+	lives  []*life         // agents that are not dead
+	locked *life           // has the host's lock
 
 	reboots   int
 	effects   int
 	asked     int    // reboots that the host was asked for
+	gap       bool   // something happens between the last check and the call, which nothing can close
 	lastCheck func() // runs when the last check begins: in the first quorum read of the Node in Rebooting
 	log       []string
 	events    []string // reason, first word, whether it warns
 	landed    []string // late writes that took hold
-	kill      context.CancelFunc
-	dead      bool // the agent of the current life is dead: nothing of it may reach the world
 	fault     func(n int, what string) fault
 	after     func(what string)    // runs after each effect
 	lag       func() time.Duration // of what the watch of the slots tells, in order; nil: none
 	bad       []string
 }
 
-var errCut = errors.New("power cut")
+var (
+	errCut  = errors.New("power cut")
+	errMute = errors.New("the bus does not answer")
+)
 
 func newSim(t *testing.T) *sim {
-	s := &sim{t: t, exists: true, boot: 1, pods: 3, goesAfter: 20 * time.Second}
-	s.node = Node{Name: "n1", UID: "uid-1", BootID: "boot-1", Ready: true, ResourceVersion: "1", Allocatable: map[string]int64{"nvidia.com/gpu": 2}}
-	s.slot = Slot{Name: "slot-workers-0", Group: "workers", ResourceVersion: "1"}
-	s.rv = 1
+	s := &sim{t: t, boot: 1, pods: 3, goesAfter: 20 * time.Second, settings: testSettings()}
+	s.register()
+	s.slot = Slot{Name: "slot-workers-0", Group: "workers", ResourceVersion: s.next()}
 	return s
+}
+
+// register is what the kubelet does when there is no Node of its name.
+func (s *sim) register() {
+	s.uids++
+	s.node = Node{
+		Name: "n1", UID: "uid-" + strconv.Itoa(s.uids), BootID: s.bootID(), Ready: true, ResourceVersion: s.next(),
+		Allocatable: map[string]int64{"nvidia.com/gpu": 2},
+	}
+	s.exists, s.theirs = true, false
+}
+
+// setCordon is `kubectl cordon` and `kubectl uncordon`. A cordon over Baton's own leaves no trace.
+func (s *sim) setCordon(on bool) {
+	if s.node.Unschedulable == on {
+		return
+	}
+	s.node.Unschedulable, s.theirs = on, on
+	s.touch()
+}
+
+// setHold is `kubectl annotate`; "" removes it.
+func (s *sim) setHold(why string) {
+	s.node.Hold = why
+	s.touch()
+}
+
+// touch makes a new version of the Node, which the watches tell of.
+func (s *sim) touch() {
+	s.node.ResourceVersion = s.next()
+	s.toldNode()
+}
+
+// deletedGrace is how long the marshal of this world waits before it frees the slot of a Node that is gone.
+const deletedGrace = 30 * time.Second
+
+// deleteNode is `kubectl delete node`. The kubelet registers again when it starts again.
+func (s *sim) deleteNode() {
+	s.exists = false
+	s.toldNode()
+	uid := s.node.UID
+	go func() {
+		for {
+			pass(deletedGrace)
+			s.mu.Lock()
+			over := s.slot.HolderUID != uid
+			back := s.exists && (s.node.BootID == s.slot.BootID || s.node.UID == uid)
+			if !over && !back {
+				s.slot = Slot{Name: s.slot.Name, Group: s.slot.Group, ResourceVersion: s.next()}
+				s.told()
+				s.nominate()
+				over = true
+			}
+			s.mu.Unlock()
+			if over || back {
+				return
+			}
+		}
+	}()
 }
 
 func (s *sim) violated(format string, a ...any) { s.bad = append(s.bad, fmt.Sprintf(format, a...)) }
@@ -86,18 +153,74 @@ func (s *sim) next() string { s.rv++; return strconv.Itoa(s.rv) }
 
 func (s *sim) bootID() string { return "boot-" + strconv.Itoa(s.boot) }
 
-// told runs the watch of the slots, in order; the callers hold s.mu.
+// told runs the watches of the slots, in order; the callers hold s.mu.
 func (s *sim) told() {
-	for _, f := range s.slotWatch {
-		f()
+	for _, l := range s.lives {
+		if l.slotNews != nil {
+			l.slotNews()
+		}
 	}
 }
 
-// notify runs the other watches; the callers hold s.mu, the callbacks do not need it.
-func (s *sim) notify(fs []func()) {
-	for _, f := range fs {
-		go f()
+// toldNode runs the watches of the Node, toldHost those of the host; the callers hold s.mu, the callbacks do not need it.
+func (s *sim) toldNode() {
+	for _, l := range s.lives {
+		if l.nodeNews != nil {
+			go l.nodeNews()
+		}
 	}
+}
+
+func (s *sim) toldHost() {
+	for _, l := range s.lives {
+		if l.hostNews != nil {
+			go l.hostNews()
+		}
+	}
+}
+
+// life is one agent process and what it has to do with the world.
+type life struct {
+	*sim
+	agent    *Agent
+	kill     context.CancelFunc
+	dead     bool   // nothing of it may reach the world any more
+	nodeNews func() // its watches, once it has them
+	slotNews func()
+	hostNews func()
+}
+
+// goAway is an API server that does not answer for a while, and whose watches then resume.
+func (s *sim) goAway(d time.Duration) {
+	s.away = true
+	go func() {
+		pass(d)
+		s.with(func() {
+			s.away = false
+			s.told()
+			s.toldNode()
+		})
+	}()
+}
+
+// request is a way to the API server. The callers do not hold s.mu.
+func (l *life) request(ctx context.Context) error {
+	l.mu.Lock()
+	slow := l.slow
+	l.mu.Unlock()
+	if slow > 0 {
+		select {
+		case <-ctx.Done():
+			return ErrUnknown
+		case <-time.After(slow):
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead || l.away {
+		return ErrUnknown
+	}
+	return nil
 }
 
 // fault is what happens to one effect. The zero value: nothing, it takes hold and is answered.
@@ -109,17 +232,17 @@ type fault struct {
 }
 
 // at is passed by every effect.
-func (s *sim) at(what string, f func() error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.dead {
+func (l *life) at(what string, f func() error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead {
 		return errCut
 	}
-	s.effects++
-	s.log = append(s.log, what)
+	l.effects++
+	l.log = append(l.log, what)
 	var how fault
-	if s.fault != nil {
-		how = s.fault(s.effects, what)
+	if l.fault != nil {
+		how = l.fault(l.effects, what)
 	}
 	var err error
 	switch {
@@ -127,20 +250,20 @@ func (s *sim) at(what string, f func() error) error {
 	case how.late > 0:
 		go func() {
 			pass(how.late)
-			s.mu.Lock()
-			defer s.mu.Unlock()
+			l.mu.Lock()
+			defer l.mu.Unlock()
 			if f() == nil {
-				s.landed = append(s.landed, what)
+				l.landed = append(l.landed, what)
 			}
 		}()
 	default:
 		err = f()
 	}
-	if s.after != nil {
-		s.after(what)
+	if l.after != nil {
+		l.after(what)
 	}
 	if how.cut {
-		s.cut()
+		l.end()
 	}
 	if how != (fault{}) {
 		return errCut
@@ -148,25 +271,43 @@ func (s *sim) at(what string, f func() error) error {
 	return err
 }
 
-// cut ends the agent at once.
+// end ends an agent at once.
+func (l *life) end() {
+	l.dead = true
+	l.lives = slices.DeleteFunc(l.lives, func(o *life) bool { return o == l })
+	if l.locked == l {
+		l.locked = nil
+	}
+	l.kill()
+}
+
+// cut ends every agent at once.
 func (s *sim) cut() {
-	s.dead = true
-	s.kill()
+	for _, l := range slices.Clone(s.lives) {
+		l.end()
+	}
 }
 
 func (s *sim) person(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f()
-	s.node.ResourceVersion = s.next()
-	s.notify(s.nodeWatch)
+	s.touch()
 }
 
 func (s *sim) raise(fp string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sent = Sentinel{Source: "/run/reboot-required", Reason: "linux-image", Fingerprint: fp}
-	s.notify(s.hostWatch)
+	s.wants(fp)
+}
+
+// wants is raise for those who hold s.mu; "" takes the wish back.
+func (s *sim) wants(fp string) {
+	s.sent = Sentinel{}
+	if fp != "" {
+		s.sent = Sentinel{Source: "/run/reboot-required", Reason: "linux-image", Fingerprint: fp}
+	}
+	s.toldHost()
 }
 
 // reboot is the power coming back: a new boot ID, and the kubelet reports it a little later.
@@ -178,28 +319,29 @@ func (s *sim) rebootNow() {
 	if !s.keeps {
 		s.sent = Sentinel{}
 	}
-	s.dead = true
-	kill := s.kill
+	s.cut()
 	s.mu.Unlock()
-	if kill != nil {
-		kill()
-	}
 	go func() {
 		pass(3 * time.Second)
-		s.person(func() { s.node.BootID, s.node.Ready = s.bootID(), true })
+		s.person(func() {
+			if !s.exists {
+				s.register()
+			}
+			s.node.BootID, s.node.Ready = s.bootID(), true
+		})
 	}()
 }
 
 // The seams.
 
-type simNode struct{ *sim }
+type simNode struct{ *life }
 
-func (s simNode) Get(context.Context) (Node, error) {
+func (s simNode) Get(ctx context.Context) (Node, error) {
+	if err := s.request(ctx); err != nil {
+		return Node{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dead {
-		return Node{}, ErrUnknown
-	}
 	if !s.exists {
 		return Node{}, ErrGone
 	}
@@ -209,7 +351,10 @@ func (s simNode) Get(context.Context) (Node, error) {
 	return s.node, nil
 }
 
-func (s simNode) Patch(_ context.Context, from Node, c NodeChange) (Node, error) {
+func (s simNode) Patch(ctx context.Context, from Node, c NodeChange) (Node, error) {
+	if err := s.request(ctx); err != nil {
+		return Node{}, err
+	}
 	var out Node
 	err := s.at("patch", func() error {
 		if !s.exists || from.UID != s.node.UID || from.ResourceVersion != s.node.ResourceVersion {
@@ -223,7 +368,7 @@ func (s simNode) Patch(_ context.Context, from Node, c NodeChange) (Node, error)
 			}
 		}
 		if c.Unschedulable != nil && !*c.Unschedulable {
-			if old.Cordon != CordonBaton {
+			if old.Cordon != CordonBaton || s.theirs {
 				s.violated("uncordon of a cordon that is not Baton's (%s)", old.Cordon)
 			}
 			if s.pending && !s.stuck {
@@ -242,6 +387,9 @@ func (s simNode) Patch(_ context.Context, from Node, c NodeChange) (Node, error)
 			if news && is.Cycles[len(is.Cycles)-1].Rebooted && old.BootID == s.bootID() {
 				s.violated("a reboot is called done on the boot on which it was asked for")
 			}
+		}
+		if old.Cordon == CordonBaton && rec.Cordon == CordonNone && c.Unschedulable == nil && s.node.Unschedulable && s.node.Hold != "" {
+			s.theirs = true // the hold asks for it: the cordon is handed over
 		}
 		n := &s.node
 		set := func(to, from *string) {
@@ -266,7 +414,7 @@ func (s simNode) Patch(_ context.Context, from Node, c NodeChange) (Node, error)
 		}
 		n.ResourceVersion = s.next()
 		out = *n
-		s.notify(s.nodeWatch)
+		s.toldNode()
 		s.nominate()
 		return nil
 	})
@@ -287,14 +435,14 @@ func (s *sim) outcome(err error) error {
 func (s simNode) Watch(ctx context.Context, f func(Node, bool)) error {
 	cb := func() {
 		s.mu.Lock()
-		n, ok := s.node, s.exists
+		n, ok, away := s.node, s.exists, s.away
 		s.mu.Unlock()
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !away {
 			f(n, ok)
 		}
 	}
 	s.mu.Lock()
-	s.nodeWatch = []func(){cb}
+	s.nodeNews = cb
 	s.mu.Unlock()
 	cb()
 	<-ctx.Done()
@@ -309,11 +457,19 @@ func (s simNode) Event(_ context.Context, _ Node, warning bool, reason, message 
 	return nil
 }
 
-type simSlots struct{ *sim }
+type simSlots struct{ *life }
 
-// nominate is a marshal that offers the slot to every bid.
+// nominate is a marshal that offers the slot to every bid, and shows a slot that an earlier Node of this name holds on the
+// same boot to the one that is there now.
 func (s *sim) nominate() {
-	if s.noMarshal || s.slot.Holder != "" || !s.exists {
+	if s.noMarshal || !s.exists {
+		return
+	}
+	if s.slot.Holder != "" {
+		if s.slot.HolderUID != s.node.UID && s.slot.BootID == s.node.BootID && s.slot.Nominee != s.node.UID {
+			s.slot.Nominee, s.slot.ResourceVersion = s.node.UID, s.next()
+			s.told()
+		}
 		return
 	}
 	var r Record
@@ -321,38 +477,56 @@ func (s *sim) nominate() {
 		return
 	}
 	s.slot.Nominee, s.slot.BidCycle, s.slot.BidAttempt = s.node.UID, r.Cycle, r.Attempt
-	s.slot.BidUntil = time.Now().Add(30 * time.Second)
+	s.slot.BidUntil = time.Now().Add(nominationTimeout)
 	s.slot.ResourceVersion = s.next()
 	s.told()
+	offered := s.slot.ResourceVersion
+	go func() {
+		pass(nominationTimeout)
+		s.with(func() {
+			if s.slot.ResourceVersion == offered && s.ctx.Err() == nil {
+				s.nominate() // nobody took it
+			}
+		})
+	}()
 }
 
-func (s simSlots) Get(context.Context, string) (Slot, error) {
+// nominationTimeout is how long an offer of this world's marshal stands.
+const nominationTimeout = 30 * time.Second
+
+func (s simSlots) Get(ctx context.Context, _ string) (Slot, error) {
+	if err := s.request(ctx); err != nil {
+		return Slot{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.slot, nil
 }
 
-func (s simSlots) Named(_ context.Context, uid string) ([]Slot, error) {
-	l, err := s.named(uid)
+func (s simSlots) Named(ctx context.Context, uid string) ([]Slot, error) {
+	if err := s.request(ctx); err != nil {
+		return nil, err
+	}
+	l := s.named(uid)
 	if s.slowList > 0 {
 		pass(s.slowList)
 	}
-	return l, err
+	return l, nil
 }
 
-func (s simSlots) named(uid string) ([]Slot, error) {
+func (s simSlots) named(uid string) []Slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dead {
-		return nil, ErrUnknown
-	}
 	if s.slot.Nominee == uid || s.slot.Holder == s.node.Name {
-		return []Slot{s.slot}, nil
+		return []Slot{s.slot}
 	}
-	return nil, nil
+	return nil
 }
 
-func (s simSlots) write(what string, from Slot, f func(*Slot) error) (Slot, error) {
+func (s simSlots) write(ctx context.Context, what string, from Slot, f func(*Slot) error) (Slot, error) {
+	if err := s.request(ctx); err != nil {
+		return Slot{}, err
+	}
 	var out Slot
 	err := s.at(what, func() error {
 		if from.ResourceVersion != s.slot.ResourceVersion {
@@ -378,8 +552,8 @@ func (s simSlots) claim(to *Slot, c Claim) {
 	to.Renewed = time.Now()
 }
 
-func (s simSlots) Take(_ context.Context, from Slot, uid string, c Claim) (Slot, error) {
-	return s.write("take", from, func(to *Slot) error {
+func (s simSlots) Take(ctx context.Context, from Slot, uid string, c Claim) (Slot, error) {
+	return s.write(ctx, "take", from, func(to *Slot) error {
 		if to.Holder != "" || to.Nominee != uid {
 			return errors.New("not nominated")
 		}
@@ -389,12 +563,12 @@ func (s simSlots) Take(_ context.Context, from Slot, uid string, c Claim) (Slot,
 	})
 }
 
-func (s simSlots) Renew(_ context.Context, from Slot, c Claim) (Slot, error) {
-	return s.write("renew", from, func(to *Slot) error { s.claim(to, c); return nil })
+func (s simSlots) Renew(ctx context.Context, from Slot, c Claim) (Slot, error) {
+	return s.write(ctx, "renew", from, func(to *Slot) error { s.claim(to, c); return nil })
 }
 
-func (s simSlots) Free(_ context.Context, from Slot) (Slot, error) {
-	return s.write("free", from, func(to *Slot) error {
+func (s simSlots) Free(ctx context.Context, from Slot) (Slot, error) {
+	return s.write(ctx, "free", from, func(to *Slot) error {
 		var r Record
 		_ = json.Unmarshal([]byte(s.node.Record), &r)
 		if s.pending && !s.stuck && to.HolderUID == s.node.UID {
@@ -408,8 +582,8 @@ func (s simSlots) Free(_ context.Context, from Slot) (Slot, error) {
 	})
 }
 
-func (s simSlots) Decline(_ context.Context, from Slot) (Slot, error) {
-	return s.write("decline", from, func(to *Slot) error {
+func (s simSlots) Decline(ctx context.Context, from Slot) (Slot, error) {
+	return s.write(ctx, "decline", from, func(to *Slot) error {
 		to.Nominee, to.BidCycle = "", ""
 		return nil
 	})
@@ -418,6 +592,9 @@ func (s simSlots) Decline(_ context.Context, from Slot) (Slot, error) {
 func (s simSlots) Watch(ctx context.Context, uid string, f func([]Slot, bool)) error {
 	news := make(chan []Slot, 1000)
 	cb := func() {
+		if s.away {
+			return
+		}
 		var l []Slot
 		if s.slot.Nominee == uid {
 			l = []Slot{s.slot}
@@ -425,7 +602,7 @@ func (s simSlots) Watch(ctx context.Context, uid string, f func([]Slot, bool)) e
 		news <- l
 	}
 	s.mu.Lock()
-	s.slotWatch = []func(){cb}
+	s.slotNews = cb
 	cb()
 	s.mu.Unlock()
 	for {
@@ -443,7 +620,7 @@ func (s simSlots) Watch(ctx context.Context, uid string, f func([]Slot, bool)) e
 	}
 }
 
-type simHost struct{ *sim }
+type simHost struct{ *life }
 
 func (s simHost) BootID() (string, error) {
 	s.mu.Lock()
@@ -459,12 +636,13 @@ func (s simHost) Sentinel(context.Context) (Sentinel, error) {
 
 func (s simHost) Watch(ctx context.Context, f func()) error {
 	s.mu.Lock()
-	s.hostWatch = []func(){func() {
+	s.hostNews = func() {
 		if ctx.Err() == nil {
 			f()
 		}
-	}}
+	}
 	s.mu.Unlock()
+	f()
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -492,7 +670,23 @@ func (s simHost) OtherRebooters(context.Context) ([]string, error) {
 	defer s.mu.Unlock()
 	return nil, s.mute
 }
-func (s simHost) Lock() (func(), error) { return func() {}, nil }
+
+// Lock is flock: the kernel gives it back when its holder dies.
+func (s simHost) Lock() (func(), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.locked != nil && s.locked != s.life {
+		return nil, ErrLocked
+	}
+	s.locked = s.life
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.locked == s.life {
+			s.locked = nil
+		}
+	}, nil
+}
 
 func (s simHost) Reboot(context.Context) error {
 	err := s.at("reboot", func() error {
@@ -500,25 +694,31 @@ func (s simHost) Reboot(context.Context) error {
 		var r Record
 		_ = json.Unmarshal([]byte(s.node.Record), &r)
 		switch {
+		case s.gap && !s.exists, s.gap && s.slot.HolderUID != s.node.UID:
 		case !s.exists || s.slot.Holder != s.node.Name || s.slot.HolderUID != s.node.UID:
 			s.violated("reboot without the slot")
-		case !s.node.Unschedulable:
+		case !s.node.Unschedulable && !s.gap:
 			s.violated("reboot without a cordon")
 		case r.Phase != Rebooting || r.BootID != s.bootID():
 			s.violated("reboot before it was stored")
 		case s.pods > 0:
 			s.violated("reboot with %d pods on the node", s.pods)
-		case s.node.Hold != "":
+		case s.node.Hold != "" && !s.gap:
 			s.violated("reboot of a node on hold")
 		}
+		s.gap = false
 		if s.refuse != nil {
 			return s.refuse
 		}
 		s.pending = true
-		if !s.stuck {
+		if boot, after := s.boot, s.goesAfter; !s.stuck {
 			go func() {
-				pass(s.goesAfter)
-				s.rebootNow()
+				pass(after)
+				same := false
+				s.with(func() { same = s.boot == boot })
+				if same {
+					s.rebootNow()
+				}
 			}()
 		}
 		if s.odd {
@@ -529,7 +729,7 @@ func (s simHost) Reboot(context.Context) error {
 	return s.outcome(err)
 }
 
-type simPods struct{ *sim }
+type simPods struct{ *life }
 
 func (s simPods) Look(context.Context, DrainSettings) (string, string, []string, error) {
 	return "", "", []string{"ds/a"}, nil
@@ -573,7 +773,7 @@ func (s simPods) AwaitReady(ctx context.Context, _ []string, missing func([]stri
 	return ctx.Err()
 }
 
-type simMarshal struct{ *sim }
+type simMarshal struct{ *life }
 
 func (s simMarshal) Stand(bool) {}
 func (s simMarshal) Summon()    {}
@@ -610,8 +810,13 @@ func (h hours) Open(t time.Time) (bool, string) {
 }
 func (h hours) Change(t time.Time) (time.Time, bool) { return h.shut, t.Before(h.shut) }
 
-func everyNode(map[string]string) (string, Settings) { return "workers", testSettings() }
-func (s *sim) policy() Policy                        { return Policy{everyNode, s.hours} }
+// policy is the configuration in force.
+func (s *sim) policy() Policy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	settings := s.settings
+	return Policy{func(map[string]string) (string, Settings) { return "workers", settings }, s.hours}
+}
 
 func (s *sim) record() Record {
 	s.mu.Lock()
@@ -635,15 +840,67 @@ func testSettings() Settings {
 
 // live runs agents one after the other, as the kubelet would, until d has passed in virtual time.
 func (s *sim) live(d time.Duration, script func()) {
+	s.liveUntil(d, script, func() bool { return false })
+}
+
+// second starts another agent of the same host beside the one that lives.
+func (s *sim) second() { go s.life(s.ctx) }
+
+// configure puts the configuration in force in every agent.
+func (s *sim) configure() {
+	for _, l := range s.lives {
+		go func() { l.agent.SetPolicy(s.policy()) }()
+	}
+}
+
+// await lets time pass until ok, at most d.
+func await(d time.Duration, ok func() bool) {
+	for end := time.Now().Add(d); time.Now().Before(end) && !ok(); {
+		pass(10 * time.Second)
+	}
+}
+
+// calmDown ends every trouble.
+func (s *sim) calmDown() {
+	if s.stuck {
+		s.stuck, s.pending = false, false
+	}
+	s.refuse, s.calm, s.slow, s.hours, s.noPolicy = nil, nil, 0, hours{}, false
+	s.goesAfter = time.Second
+	if !s.exists {
+		s.register()
+	}
+	s.setHold("")
+	s.configure()
+}
+
+// quiet tells whether nothing is left to do.
+func (s *sim) quiet() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.exists || s.pending || s.slot.Holder != "":
+		return false
+	case s.node.Record == "":
+		return s.sent.Source == ""
+	}
+	return s.recordLocked().Survived == s.sent.Fingerprint
+}
+
+// liveUntil is live until over has been true for a while after the script, and for d at most.
+func (s *sim) liveUntil(d time.Duration, script func(), over func() bool) {
 	synctest.Test(s.t, func(t *testing.T) {
+		was := s.t
 		s.t = t
+		defer func() { s.t = was }()
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
+		s.ctx = ctx
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			for ctx.Err() == nil {
-				s.life(ctx, t)
+				s.life(ctx)
 				select {
 				case <-ctx.Done():
 				case <-time.After(2 * time.Second): // the restart of a pod, or of the host
@@ -653,38 +910,49 @@ func (s *sim) live(d time.Duration, script func()) {
 		if script != nil {
 			script()
 		}
+		for still := 0; ctx.Err() == nil && still < 4; still++ {
+			pass(20 * time.Second)
+			if !over() {
+				still = -1
+			}
+		}
+		cancel()
 		<-done
 		pass(time.Hour) // whatever was still on its way
 	})
 }
 
-func (s *sim) agent(t *testing.T) *Agent {
-	t.Helper()
-	s.metrics = prometheus.NewRegistry()
-	a, err := New(Config{
-		Node: simNode{s}, Slots: simSlots{s}, Host: simHost{s}, Pods: simPods{s}, Marshal: simMarshal{s},
-		Log: slog.New(slog.NewTextHandler(logTo{t}, nil)), Registerer: s.metrics,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-// life is one agent process.
-func (s *sim) life(ctx context.Context, t *testing.T) {
+// life is one agent process, which ends with ctx or when it is killed.
+func (s *sim) life(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.mu.Lock()
-	s.dead, s.kill = false, cancel
-	s.mu.Unlock()
-	a := s.agent(t)
-	if !s.noPolicy {
-		a.SetPolicy(s.policy())
+	l := s.agent(cancel)
+	broken := false
+	s.with(func() { broken = s.noPolicy })
+	if !broken {
+		l.agent.SetPolicy(s.policy())
 	}
-	if err := a.Run(ctx); err != nil {
-		t.Error(err)
+	if err := l.agent.Run(ctx); err != nil {
+		s.t.Error(err)
 	}
+	s.with(func() { l.end() })
+}
+
+// agent makes an agent that does not run yet.
+func (s *sim) agent(kill context.CancelFunc) *life {
+	s.t.Helper()
+	l := &life{sim: s, kill: kill}
+	reg := prometheus.NewRegistry()
+	a, err := New(Config{
+		Node: simNode{l}, Slots: simSlots{l}, Host: simHost{l}, Pods: simPods{l}, Marshal: simMarshal{l},
+		Log: slog.New(slog.NewTextHandler(logTo{s.t}, nil)), Registerer: reg,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	l.agent = a
+	s.with(func() { s.lives, s.metrics = append(s.lives, l), reg })
+	return l
 }
 
 type logTo struct{ t *testing.T }
