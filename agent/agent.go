@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Config is what an Agent needs. Every field but Clock is required.
+// Config is what an Agent needs. Every field but Clock and Home is required.
 type Config struct {
 	Node       NodeStore
 	Slots      SlotStore
@@ -23,6 +23,7 @@ type Config struct {
 	Pods       Pods
 	Marshal    Marshal
 	Clock      Clock // nil: the skew is not known and never shuts a gate
+	Home       Home  // nil: a stop is never a removal
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -102,7 +103,8 @@ func (a *Agent) change(f func(*world)) {
 	}
 }
 
-// Run runs the cycle until ctx ends, and returns nil then. Whatever goes wrong on the way, it waits, says why, goes on.
+// Run runs the cycle until ctx ends, and returns nil then. Whatever goes wrong on the way, it waits, says why, goes on. It
+// writes nothing after the end of ctx, unless Baton is being removed: then it gives the node back first, if it can.
 func (a *Agent) Run(ctx context.Context) error {
 	boot, ok := a.bootID(ctx)
 	if !ok {
@@ -125,6 +127,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("running the agent: %w", err)
 	}
+	a.leave(context.WithoutCancel(ctx))
 	return nil
 }
 

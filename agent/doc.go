@@ -17,7 +17,8 @@
 //   - On the same boot the slot is given up only when the host proves that no reboot is coming.
 //   - Every write carries the resourceVersion of the object it was decided on. After a write whose outcome is not known
 //     the next write fences the earlier one off before anything else is done.
-//   - A stop (SIGTERM) writes nothing.
+//   - A stop (SIGTERM) writes nothing, unless Baton is being removed: then the node is given back, as long as its reboot
+//     was not asked for.
 //
 // # Not guaranteed
 //

@@ -43,6 +43,7 @@ type Observation struct {
 	Pods     PodsReady
 	Call     Call
 	Leading  bool
+	Leaving  bool // Baton is being removed: no process goes on where this one stops
 }
 
 // Due are the record's stored times as this process waits for them: bounded by what they can be at most when they were

@@ -58,6 +58,7 @@ const (
 	ReasonHealthy          Reason = "healthy"
 	ReasonRecordLost       Reason = "record-lost"
 	ReasonRecord           Reason = "record"
+	ReasonRemoved          Reason = "removed"
 )
 
 // meanings says of each reason what it means, for the documentation.
@@ -100,6 +101,7 @@ func meanings() map[Reason]string {
 		ReasonHealthy:          "everything is as before",
 		ReasonRecordLost:       "the record was rebuilt from the slot",
 		ReasonRecord:           "the record cannot be read by this version",
+		ReasonRemoved:          "Baton is being removed from the cluster",
 	}
 }
 
@@ -112,14 +114,14 @@ func moves() map[move][]Reason {
 	// Reasons to go back to Waiting without counting an attempt: nothing is wrong with the node, it is not the time.
 	undone := []Reason{
 		ReasonSentinelGone, ReasonHold, ReasonUncordoned, ReasonWindow, ReasonPaused, ReasonClock, ReasonOtherRebooter,
-		ReasonInhibitor, ReasonRebootLimit, ReasonConfig,
+		ReasonInhibitor, ReasonRebootLimit, ReasonConfig, ReasonRemoved,
 	}
 	return map[move][]Reason{
 		{Idle, Waiting}:   {ReasonSentinel, ReasonSentinelSurvived},
 		{Idle, Rebooting}: {ReasonRecordLost},
 
 		{Waiting, Waiting}:  {ReasonSentinel, ReasonOtherReboot, ReasonAcknowledged},
-		{Waiting, Idle}:     {ReasonSentinelGone},
+		{Waiting, Idle}:     {ReasonSentinelGone, ReasonRemoved},
 		{Waiting, Draining}: {ReasonSlot},
 
 		{Draining, Rebooting}: {ReasonDrained},
@@ -141,7 +143,7 @@ func moves() map[move][]Reason {
 		{Verifying, Failed}:  {ReasonNotReady},
 
 		{Backoff, Waiting}: {ReasonBackoff, ReasonOtherReboot, ReasonAcknowledged},
-		{Backoff, Idle}:    {ReasonSentinelGone},
+		{Backoff, Idle}:    {ReasonSentinelGone, ReasonRemoved},
 
 		{Failed, Verifying}: {ReasonHealthy, ReasonOtherReboot},
 		{Failed, Idle}:      {ReasonAcknowledged},

@@ -159,6 +159,12 @@ type Marshal interface {
 	Paused(ctx context.Context, group string) (string, error)
 }
 
+// Home is where the agent was installed.
+type Home interface {
+	// Removed tells whether it is being removed for good: no other process will go on where this one stops.
+	Removed(ctx context.Context) (bool, error)
+}
+
 // Schedule says when reboots are allowed.
 type Schedule interface {
 	// Open tells whether t is within a window; why names the window or the blackout that is in the way.

@@ -97,6 +97,11 @@ func Step(o Observation) Decision {
 }
 
 func phaseStep(o Observation) Decision {
+	if o.Leaving {
+		if d, ok := leave(o); ok {
+			return d
+		}
+	}
 	if o.Record == nil {
 		return idle(o)
 	}

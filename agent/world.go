@@ -41,6 +41,7 @@ type world struct {
 	drain    DrainView
 	pods     PodsReady
 	call     Call
+	leaving  bool
 
 	why     string            // what the cycle waits for
 	trouble map[string]string // by what was being done: its last error, until something works again
@@ -237,7 +238,7 @@ func (a *Agent) observe() Observation {
 		Now: now, Instance: w.instance, FreshID: rand.Text(), Boot: w.boot, Node: w.node, Exists: w.known && w.exists,
 		Sentinel: w.sentinel, SentinelKnown: w.sentinelKnown,
 		Gates: w.gates, Shutdown: w.shutdown, Drain: w.drain, Pods: w.pods, Call: w.call,
-		Leading: a.Marshal.Leading(), Window: Window{Open: true},
+		Leading: a.Marshal.Leading(), Leaving: w.leaving, Window: Window{Open: true},
 	}
 	p := w.parse()
 	o.Record, o.RecordErr, o.History = p.record, p.err, p.history

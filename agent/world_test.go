@@ -57,6 +57,7 @@ type sim struct {
 	settings Settings      // of the configuration in force
 	away     bool          // the API server does not answer
 	slow     time.Duration // every request to the API server takes so long
+	removed  bool          // Baton is being removed
 
 	ctx    context.Context // of the world
 	lives  []*life         // agents that are not dead
@@ -773,6 +774,17 @@ func (s simPods) AwaitReady(ctx context.Context, _ []string, missing func([]stri
 	return ctx.Err()
 }
 
+type simHome struct{ *life }
+
+func (s simHome) Removed(ctx context.Context) (bool, error) {
+	if err := s.request(ctx); err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removed, nil
+}
+
 type simMarshal struct{ *life }
 
 func (s simMarshal) Stand(bool) {}
@@ -944,7 +956,7 @@ func (s *sim) agent(kill context.CancelFunc) *life {
 	l := &life{sim: s, kill: kill}
 	reg := prometheus.NewRegistry()
 	a, err := New(Config{
-		Node: simNode{l}, Slots: simSlots{l}, Host: simHost{l}, Pods: simPods{l}, Marshal: simMarshal{l},
+		Node: simNode{l}, Slots: simSlots{l}, Host: simHost{l}, Pods: simPods{l}, Marshal: simMarshal{l}, Home: simHome{l},
 		Log: slog.New(slog.NewTextHandler(logTo{s.t}, nil)), Registerer: reg,
 	})
 	if err != nil {

@@ -103,6 +103,14 @@ func TestAnAgentTellsOfItsNodeInDefault(t *testing.T) {
 	check(t, err, "events.events.k8s.io is forbidden")
 }
 
+func TestAnAgentSeesWhetherItsNamespaceIsBeingDeleted(t *testing.T) {
+	a := newAgent(t, "node-a")
+	ns, err := a.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+	if err != nil || ns.DeletionTimestamp != nil {
+		t.Errorf("got %v, %v", ns, err)
+	}
+}
+
 // What RBAC alone must refuse: whatever makes one stolen token into more than one node.
 func TestTheAccountHasNothingMore(t *testing.T) {
 	for _, tt := range []struct{ group, resource, sub, ns, verb string }{
@@ -121,6 +129,8 @@ func TestTheAccountHasNothingMore(t *testing.T) {
 		{"", "serviceaccounts", "token", namespace, "create"},
 		{"", "users", "", "", "impersonate"},
 		{"authentication.k8s.io", "nodes", "", "", "impersonate:arbitrary-node"},
+		{"", "namespaces", "", "default", "get"},
+		{"", "namespaces", "", namespace, "delete"},
 		{"apps", "daemonsets", "", namespace, "get"},
 		{"apps", "daemonsets", "", namespace, "patch"},
 		{"coordination.k8s.io", "leases", "", "kube-node-lease", "get"},

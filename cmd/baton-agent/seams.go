@@ -8,9 +8,11 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kubebaton.io/baton/agent"
 	"kubebaton.io/baton/host"
+	"kubebaton.io/baton/kube"
 	"kubebaton.io/baton/lock"
 	"kubebaton.io/baton/marshal"
 	"kubebaton.io/baton/node"
@@ -293,6 +295,25 @@ func (s marshalSeam) Paused(ctx context.Context, group string) (string, error) {
 		return why, nil
 	}
 	return st.Paused[group], nil
+}
+
+// homeSeam is the agent's namespace.
+type homeSeam struct {
+	client kube.Interface
+	name   string
+}
+
+// Removed goes by the deletion of the namespace: it takes the DaemonSet with it. An update of the DaemonSet, or its deletion
+// alone, is a stop like any other.
+func (s homeSeam) Removed(ctx context.Context) (bool, error) {
+	ns, err := s.client.CoreV1().Namespaces().Get(ctx, s.name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("getting namespace %q: %w", s.name, err)
+	}
+	return ns.DeletionTimestamp != nil, nil
 }
 
 // scheduleSeam is the windows of the configuration.

@@ -67,7 +67,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 		return nil
 	})
 	err := g.Wait()
-	log.Info("stopped: nothing was released, the next start goes on from here")
+	log.Info("stopped: the next start goes on from here")
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -109,7 +109,7 @@ func (d *daemon) build() error {
 	d.agent, err = agent.New(agent.Config{
 		Node: nodeSeam{d.client}, Slots: slotSeam{slots}, Host: d.host, Marshal: marshalSeam{d.marshal}, Clock: clock,
 		Pods: newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return d.drainer(ctx, cfg, client) }),
-		Log:  d.log, Registerer: d.reg,
+		Home: homeSeam{client, d.namespace}, Log: d.log, Registerer: d.reg,
 	})
 	return err
 }
