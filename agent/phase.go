@@ -29,6 +29,7 @@ const (
 	ReasonAPI              Reason = "api"
 	ReasonBudget           Reason = "budget"
 	ReasonHalted           Reason = "halted"
+	ReasonRestored         Reason = "restored"
 	ReasonSlot             Reason = "slot"
 	ReasonSlotLost         Reason = "slot-lost"
 	ReasonRelease          Reason = "release"
@@ -72,6 +73,7 @@ func meanings() map[Reason]string {
 		ReasonAPI:              "the API server cannot be asked what has to be known",
 		ReasonBudget:           "as many nodes of the group as may be are unavailable; said by the marshal, in its metrics",
 		ReasonHalted:           "failed nodes halt the group; said by the marshal, in its metrics and on the slots",
+		ReasonRestored:         "the API server was restored from a backup just now; said by the marshal, in its metrics",
 		ReasonSlot:             "waits for a slot; or: the slot was taken",
 		ReasonSlotLost:         "the slot is not this node's any more",
 		ReasonRelease:          "an operator asked for the slot",

@@ -80,7 +80,7 @@ func TestWatch(t *testing.T) {
 	configMaps := client.CoreV1().ConfigMaps("default")
 	var mu sync.Mutex
 	var open watch.Interface
-	fail, opened := 0, 0
+	fail, opened, lists, resumed := 0, 0, 0, 0
 	watching := func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -90,6 +90,11 @@ func TestWatch(t *testing.T) {
 		if fail > 0 {
 			fail--
 			return nil, errors.New("refused by the test")
+		}
+		if o.SendInitialEvents != nil && *o.SendInitialEvents {
+			lists++
+		} else if open != nil {
+			resumed++
 		}
 		w, err := configMaps.Watch(ctx, o)
 		open, opened = w, opened+1
@@ -145,7 +150,7 @@ func TestWatch(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("the watch ends with %v", err)
 	}
-	if opened < 2 {
-		t.Errorf("%d watches were opened", opened)
+	if opened < 2 || lists < 2 || resumed > 0 {
+		t.Errorf("%d watches were opened, %d of them after a list, %d were resumed; a cut one is not resumed", opened, lists, resumed)
 	}
 }

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,13 +32,21 @@ type Selection struct{ Labels, Fields string }
 func Watch[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf WatchFunc, sel Selection, expected T,
 	apply func(map[string]T), onError func(error),
 ) error {
-	s := &sink[T]{apply: apply, items: map[string]T{}}
+	return Reflect(ctx, list, watchf, sel, expected, &sink[T]{apply: apply, items: map[string]T{}}, onError)
+}
+
+// Reflect is Watch into a store of the caller's own.
+func Reflect[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf WatchFunc, sel Selection, expected T,
+	store cache.ReflectorStore, onError func(error),
+) error {
+	var line line
 	narrow := func(o metav1.ListOptions) metav1.ListOptions {
 		o.LabelSelector, o.FieldSelector = sel.Labels, sel.Fields
 		return o
 	}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			line.listed()
 			l, err := list(ctx, narrow(o))
 			if err != nil {
 				onError(fmt.Errorf("listing: %w", err))
@@ -45,6 +54,9 @@ func Watch[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf Wa
 			return l, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			if err := line.opens(o); err != nil {
+				return nil, err
+			}
 			w, err := watchf(ctx, narrow(o))
 			if err != nil {
 				onError(fmt.Errorf("watching: %w", err))
@@ -52,13 +64,36 @@ func Watch[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf Wa
 			return w, err
 		},
 	}
-	r := cache.NewReflectorWithOptions(lw, expected, s, cache.ReflectorOptions{
+	r := cache.NewReflectorWithOptions(lw, expected, store, cache.ReflectorOptions{
 		MinWatchTimeout: WatchTimeout,
 		Backoff:         &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 7, Cap: 10 * time.Second},
 	})
 	r.RunWithContext(ctx)
 	return ctx.Err()
 }
+
+// line remembers when the open watch was to end.
+type line struct{ until time.Time }
+
+func (l *line) listed() { l.until = time.Time{} }
+
+// opens is asked before each watch. One that was cut before its time may have been cut by an API server that has been
+// restored from a backup since, where the last version seen lies in the future: resumed there, it would show nothing until
+// the versions have caught up, for hours perhaps. A list finds out, and costs no more than the watch that it replaces.
+func (l *line) opens(o metav1.ListOptions) error {
+	initial := o.SendInitialEvents != nil && *o.SendInitialEvents
+	if cut := time.Now().Before(l.until); cut && !initial {
+		l.listed()
+		return io.EOF // at which a reflector lists again, and logs nothing
+	}
+	if o.TimeoutSeconds != nil {
+		l.until = time.Now().Add(time.Duration(*o.TimeoutSeconds)*time.Second - clockSlack)
+	}
+	return nil
+}
+
+// clockSlack is how much sooner than asked for a watch may end and count as ended by its own time.
+const clockSlack = 5 * time.Second
 
 // sink is the reflector's store: it keeps the objects and tells of every change.
 type sink[T runtime.Object] struct {

@@ -33,11 +33,12 @@ type State struct {
 	Lasts    time.Duration     // the holder's word on how long its lease is good
 	Heir     string            // UID of the Node that is to lead next; "" is none
 	Paused   map[string]string // group to reason; "" stands for all groups
+	version  string            // of the Lease; "" for one that is not there
 	observed time.Time         // when this agent first saw this holder and renewal
 }
 
 func stateOf(l *coordinationv1.Lease) State {
-	s := State{Heir: l.Labels[nomineeKey], Paused: pauses(l.Annotations)}
+	s := State{Heir: l.Labels[nomineeKey], Paused: pauses(l.Annotations), version: l.ResourceVersion}
 	if l.Spec.HolderIdentity != nil {
 		s.Holder = *l.Spec.HolderIdentity
 	}
@@ -89,6 +90,7 @@ type Elector struct {
 	term     *term // nil while no candidate
 	leading  bool
 	seen     State
+	restored time.Time // the Lease was seen to go back in time then
 }
 
 // term is one candidacy, with or without leadership.
@@ -247,8 +249,21 @@ func (e *Elector) saw(s State) State {
 	if s.same(e.seen) {
 		s.observed = e.seen.observed
 	}
+	if newer(e.seen.version, s.version) || e.seen.version != "" && s.version == "" {
+		e.restored = time.Now()
+		e.cfg.Log.Warn("the API server has gone back in time: was it restored from a backup?", "lease", leaseName,
+			"seen", e.seen.version, "now", s.version)
+	}
 	e.seen = s
 	return s
+}
+
+// Restored returns when the Lease was last seen to go back in time, or to be gone; zero for never. What the API server
+// tells from then on is what it knew when its backup was made.
+func (e *Elector) Restored() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.restored
 }
 
 func (e *Elector) poke() {

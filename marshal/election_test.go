@@ -130,6 +130,30 @@ func TestElector(t *testing.T) {
 		stop()
 		cancel()
 	})
+	in("a Lease that goes back in time, or is gone, tells that the API server was restored", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, nil)
+		leases := coordinationv1.SchemeGroupVersion.WithResource("leases")
+		for _, c := range []struct {
+			version string // "" is: deleted
+			back    bool
+		}{{"20", false}, {"21", false}, {"21", false}, {"7", true}, {"8", false}, {"", true}, {"", false}, {"30", false}} {
+			_ = p.Tracker().Delete(leases, "baton-system", leaseName)
+			if c.version != "" {
+				l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: leaseName, Namespace: "baton-system", ResourceVersion: c.version}}
+				if err := p.Tracker().Add(l); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sleep(time.Minute)
+			before := e.Restored()
+			if _, err := e.Look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if back := e.Restored() != before; back != c.back {
+				t.Errorf("version %q: restored %v, want %v", c.version, back, c.back)
+			}
+		}
+	})
 	in("the Lease of a silent holder is taken over within two minutes", func(t *testing.T, p *polls) {
 		p.holder(t, "z", 0)
 		e := p.elector(t, "a", nil, nil)

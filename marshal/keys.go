@@ -22,6 +22,7 @@ const (
 	reasonNotReady = "not-ready"         // the Node is not Ready, or is being deleted
 	reasonSurvived = "sentinel-survived" // the reboot did not satisfy its sentinel
 	reasonRecord   = "record"            // the record cannot be read
+	reasonRestored = "restored"          // the API server was restored from a backup just now
 )
 
 const noReason = "no reason given" // stands for the value of an annotation that is present and empty

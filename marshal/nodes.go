@@ -15,11 +15,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/watch"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"kubebaton.io/baton/kube"
 )
 
 // Nodes reads one Node by quorum; ok is false when there is none of that name.
@@ -220,23 +219,9 @@ func (r *roster) list() (nodes []Node, ok bool) {
 
 // watchNodes keeps r up to date until ctx ends.
 func watchNodes(ctx context.Context, client corev1client.NodeInterface, r *roster, log *slog.Logger) {
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			l, err := client.List(ctx, o)
-			if err != nil && ctx.Err() == nil {
-				log.Warn("listing nodes", "err", err)
-			}
-			return l, err
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			w, err := client.Watch(ctx, o)
-			if err != nil && ctx.Err() == nil {
-				log.Warn("watching nodes", "err", err)
-			}
-			return w, err
-		},
-	}
-	cache.NewReflectorWithOptions(lw, &corev1.Node{}, r, cache.ReflectorOptions{
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 7, Cap: 10 * time.Second},
-	}).RunWithContext(ctx)
+	_ = kube.Reflect(ctx, client.List, client.Watch, kube.Selection{}, &corev1.Node{}, r, func(err error) {
+		if ctx.Err() == nil {
+			log.Warn("reading nodes", "err", err)
+		}
+	}) // ends with ctx only
 }

@@ -257,6 +257,8 @@ func (s *survey) shut(q *squad, n *Node) (reason, message string) {
 		return reasonSlot, "invited to " + s.slotOf[n.UID].Name
 	case q.paused != "":
 		return reasonPaused, q.paused
+	case s.Now.Before(s.Unsure):
+		return reasonRestored, "the API server was restored from a backup: who is down shows until " + s.Unsure.UTC().Format(time.RFC3339)
 	case q.halted != "":
 		return reasonHalted, q.halted
 	case !n.Bids || n.Cycle == "" || n.UID == "":

@@ -252,6 +252,16 @@ func TestVerdicts(t *testing.T) {
 		{"a hold gives its own reason", viewOf(many, []Node{bidder("a", 1, onHold)}, slots("workers", 2)), "a", "hold", "do not touch"},
 		{"the agent's own reason is repeated", viewOf(many, []Node{bidder("a", 1, gateShut)}, slots("workers", 2)), "a", "window", ""},
 		{"a halt names the failed node", viewOf(many, []Node{bidder("a", 1), idle("x", inPhase(phaseFailed, "")), idle("y")}, slots("workers", 2)), "a", "halted", "x"},
+		{"after a restore from a backup nobody goes for a while", func() View {
+			v := viewOf(many, []Node{bidder("a", 1), idle("y"), idle("z")}, slots("workers", 2))
+			v.Unsure = zero.Add(time.Second)
+			return v
+		}(), "a", "restored", "backup"},
+		{"and goes when it is over", func() View {
+			v := viewOf(many, []Node{bidder("a", 1), idle("y"), idle("z")}, slots("workers", 2))
+			v.Unsure = zero
+			return v
+		}(), "a", "", ""},
 		{"nobody's node", viewOf(control, []Node{bidder("a", 1)}, slots("workers", 1)), "a", "group", "no group"},
 		{"a nominated one has none", viewOf(many, []Node{bidder("a", 1)}, slots("workers", 2)), "a", "", ""},
 	} {

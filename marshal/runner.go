@@ -28,6 +28,9 @@ const (
 	retryMost    = 30 * time.Second
 	missFirst    = 10 * time.Second // the penalty for the first nomination that was not taken, doubled with each
 	missMost     = time.Hour
+	// showsDown is how long after a restore from a backup the API server may still call nodes Ready that are down: kubelets
+	// report every 10 s, and one that does not is NotReady after 50 s.
+	showsDown = 75 * time.Second
 )
 
 // Slots is how the marshal reads and writes slots. Every write carries the resourceVersion of the Slot it is given and
@@ -56,6 +59,8 @@ type runner struct {
 	leases  coordinationclient.LeaseInterface
 	log     *slog.Logger
 	times   func() (nomination, grace time.Duration)
+	// restored is when the API server was seen to have been restored from a backup; zero for never.
+	restored func() time.Time
 
 	events chan struct{}
 	roster *roster
@@ -192,6 +197,9 @@ func (r *runner) snapshot() (v View, ok bool) {
 		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused),
 	}
 	v.NominationTimeout, v.DeletedGrace = r.times()
+	if at := r.restored(); !at.IsZero() {
+		v.Unsure = v.Now.Add(showsDown - time.Since(at))
+	}
 	return v, true
 }
 
@@ -448,6 +456,7 @@ func (r *runner) due(v View) time.Time {
 	for _, t := range v.Penalty {
 		at(t)
 	}
+	at(v.Unsure)
 	for _, t := range r.memory.gone {
 		at(t.Add(v.DeletedGrace))
 	}

@@ -117,6 +117,9 @@ type View struct {
 	Slots  []Slot
 	Paused map[string]string // group to reason; "" stands for all groups
 
+	// Unsure: until then it is not known who is down, because the API server was restored from a backup; zero: it is known.
+	Unsure time.Time
+
 	NominationTimeout time.Duration
 	DeletedGrace      time.Duration
 	Penalty           map[string]time.Time // Node UID: its bids are passed over until then
