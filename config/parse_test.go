@@ -227,6 +227,49 @@ blackouts: [{from: 2026-12-20, to: 2026-12-19}, {from: 20.12.2026, to: soon}]
 	}
 }
 
+// What the peers of docs/reliability.md get wrong, by its number there.
+func TestPeer14_WhateverStandsInTheFileItIsRefusedAtOnceAndEndsNothing(t *testing.T) {
+	for name, selector := range map[string]string{
+		"a label without a value":        "{matchLabels: [pool]}",
+		"a label with a blank":           `{matchLabels: {"po ol": gpu}}`,
+		"a selector of one word":         "pool",
+		"an operator that is none":       "{matchExpressions: [{key: pool, operator: '='}]}",
+		"a value that is no label value": `{matchLabels: {pool: "-"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := Parse([]byte(header + "groups: [{name: a, nodeSelector: " + selector + "}]\n"))
+			var faults Faults
+			if c != nil || !errors.As(err, &faults) || !strings.Contains(err.Error(), "groups[0].nodeSelector") {
+				t.Errorf("got %v, %v", c, err)
+			}
+		})
+	}
+	t.Run("a file that was cut off, or in which a byte has changed, is taken or refused", func(t *testing.T) {
+		refused := 0
+		try := func(file []byte) {
+			t.Helper()
+			var faults Faults
+			switch c, err := Parse(file); {
+			case err != nil && (c != nil || !errors.As(err, &faults)):
+				t.Errorf("got %v, %v for %q", c, err, file)
+			case err != nil:
+				refused++
+			}
+		}
+		for i := range len(full) {
+			try([]byte(full[:i]))
+			for _, b := range []byte("\x00:{") {
+				changed := []byte(full)
+				changed[i] = b
+				try(changed)
+			}
+		}
+		if refused < len(full) {
+			t.Errorf("only %d were refused", refused)
+		}
+	})
+}
+
 func TestEveryFieldHoldsItsBounds(t *testing.T) {
 	for _, f := range schema() {
 		if f.kind != duration && f.kind != integer || strings.Contains(f.Path, "[]") {

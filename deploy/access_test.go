@@ -112,7 +112,7 @@ func TestAnAgentSeesWhetherItsNamespaceIsBeingDeleted(t *testing.T) {
 }
 
 // What RBAC alone must refuse: whatever makes one stolen token into more than one node.
-func TestTheAccountHasNothingMore(t *testing.T) {
+func TestPeer11_AStolenTokenRewritesNoWorkloadAndDeletesNoPod(t *testing.T) {
 	for _, tt := range []struct{ group, resource, sub, ns, verb string }{
 		{"", "pods", "", "default", "delete"},
 		{"", "pods", "", "default", "create"},

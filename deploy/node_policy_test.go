@@ -74,7 +74,7 @@ func nodeBefore(t *testing.T, name string) {
 	}
 }
 
-func TestAnAgentWritesItsOwnNodeOnly(t *testing.T) {
+func TestPeer11_AStolenTokenPatchesNoOtherNode(t *testing.T) {
 	a, b := newAgent(t, "node-a"), newAgent(t, "node-b")
 	record := []byte(`{"metadata": {"annotations": {"kubebaton.io/reboot": "{}"}}}`)
 	eventually(t, "policy baton-node in force", func(ctx context.Context) error {

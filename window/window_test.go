@@ -12,6 +12,32 @@ import (
 // opening is a stretch from one instant to another, as RFC 3339 with its offset.
 type opening struct{ from, to string }
 
+// What the peers of docs/reliability.md get wrong, by its number there.
+func TestPeer9_ANightIsOpenFromItsFridayEveningToItsSaturdayMorning(t *testing.T) {
+	s, err := New(Config{Windows: []Window{{"0 22 * * 5", 8 * time.Hour, "Europe/Berlin"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]bool{
+		"2026-01-09T00:30:00+01:00": false, // Friday, before its night
+		"2026-01-09T05:59:00+01:00": false,
+		"2026-01-09T21:59:59+01:00": false,
+		"2026-01-09T22:00:00+01:00": true,
+		"2026-01-10T00:30:00+01:00": true, // Saturday, the same night
+		"2026-01-10T05:59:59+01:00": true,
+		"2026-01-10T06:00:00+01:00": false,
+		"2026-01-10T22:30:00+01:00": false,
+	} {
+		when, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if open, why := s.Open(when); open != want {
+			t.Errorf("at %s it is open %v: %s", at, open, why)
+		}
+	}
+}
+
 func TestSchedule(t *testing.T) {
 	tests := map[string]struct {
 		config   Config

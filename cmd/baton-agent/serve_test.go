@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -46,13 +47,15 @@ func TestServe(t *testing.T) {
 		}
 	}
 	address := freePort(t)
+	cfg.BearerToken = "never-to-be-seen" //nolint:gosec // it opens nothing
+	var said bytes.Buffer
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		done <- serve(ctx, options{
 			configFile: filepath.Join(conf, "config.yaml"), kubeconfig: kubeconfig(t, dir, cfg), nodeName: "n1", namespace: "default",
 			hostRoot: root, address: address,
-		}, slog.New(slog.DiscardHandler))
+		}, slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	}()
 	get := func(path string) (int, string) { return fetch(t, "http://"+address+path) }
 
@@ -93,6 +96,9 @@ func TestServe(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("a stop ends with %v", err)
+	}
+	if log := said.String(); strings.Contains(log, cfg.BearerToken) || !strings.Contains(log, "configuration in force") {
+		t.Errorf("the log tells the token, or nothing:\n%s", log)
 	}
 }
 
