@@ -72,11 +72,22 @@ type Blackout struct {
 
 // Group is a set of nodes that share slots. Its name is part of the names of its Leases.
 type Group struct {
-	Name           string               `json:"name"`
-	NodeSelector   metav1.LabelSelector `json:"nodeSelector"` // empty: every node
-	MaxUnavailable Amount               `json:"maxUnavailable"`
-	MaxFailed      int                  `json:"maxFailed"`
-	RebootTimeout  Duration             `json:"rebootTimeout"`
+	Name           string                 `json:"name"`
+	NodeSelector   metav1.LabelSelector   `json:"nodeSelector"`            // empty: every node
+	NodeSelectors  []metav1.LabelSelector `json:"nodeSelectors,omitempty"` // instead of NodeSelector: any of them
+	MaxUnavailable Amount                 `json:"maxUnavailable"`
+	MaxFailed      int                    `json:"maxFailed"`
+	RebootTimeout  Duration               `json:"rebootTimeout"`
+	Soak           Duration               `json:"soak"`
+	After          []string               `json:"after,omitempty"`       // names of groups whose nodes go first
+	TopologyKey    string                 `json:"topologyKey,omitempty"` // "": zones play no part
+	Canary         Canary                 `json:"canary,omitzero"`
+}
+
+// Canary is how a group tries a wish for a reboot on few nodes first. The zero value is: not at all.
+type Canary struct {
+	Nodes int      `json:"nodes"`
+	Soak  Duration `json:"soak"`
 }
 
 // Drain says how a node is emptied.
@@ -97,24 +108,32 @@ type Backoff struct {
 	Max     Duration `json:"max"`
 }
 
-// Limit is the number of the group's nodes that may be unavailable, of so many: per cents
-// are rounded down, and it is at least 1.
-func (g Group) Limit(nodes int) int { return g.MaxUnavailable.of(nodes) }
-
-// Selector is the group's nodeSelector, ready to match. It is good for a Config that came
-// from Parse or Default; elsewhere a broken one selects nothing.
-func (g Group) Selector() labels.Selector {
-	selector, err := metav1.LabelSelectorAsSelector(&g.NodeSelector)
-	if err != nil {
-		return labels.Nothing()
+// Match is the group's selection, ready to be asked about a node's labels. It is good for a Config that came
+// from Parse or Default; elsewhere a broken selector selects nothing.
+func (g Group) Match() func(nodeLabels map[string]string) bool {
+	var either []labels.Selector
+	for _, s := range g.selectors() {
+		if selector, err := metav1.LabelSelectorAsSelector(&s); err == nil {
+			either = append(either, selector)
+		}
 	}
-	return selector
+	return func(nodeLabels map[string]string) bool {
+		return slices.ContainsFunc(either, func(s labels.Selector) bool { return s.Matches(labels.Set(nodeLabels)) })
+	}
+}
+
+// selectors are all, of which any may match.
+func (g Group) selectors() []metav1.LabelSelector {
+	if len(g.NodeSelectors) > 0 {
+		return g.NodeSelectors
+	}
+	return []metav1.LabelSelector{g.NodeSelector}
 }
 
 // GroupOf is the first group whose selector matches a node's labels. False: the node is in
 // none and is never taken down.
 func (c *Config) GroupOf(nodeLabels map[string]string) (Group, bool) {
-	i := slices.IndexFunc(c.Groups, func(g Group) bool { return g.Selector().Matches(labels.Set(nodeLabels)) })
+	i := slices.IndexFunc(c.Groups, func(g Group) bool { return g.Match()(nodeLabels) })
 	if i < 0 {
 		return Group{}, false
 	}

@@ -1,15 +1,36 @@
 package config
 
 import (
+	"cmp"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const (
-	defaultGroup    = "workers"
+	controlPlane    = "control-plane"
+	workers         = "workers"
 	defaultTimeZone = "UTC"
+
+	defaultCanaryNodes = 1
+	defaultCanarySoak  = Duration(30 * time.Minute)
 )
+
+// defaultGroups are those of a file that names none: the control plane one at a time and last, and all others.
+func defaultGroups(c *Config) []Group {
+	role := func(name string) metav1.LabelSelector {
+		return metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "node-role.kubernetes.io/" + name, Operator: metav1.LabelSelectorOpExists},
+		}}
+	}
+	return []Group{
+		{
+			Name: controlPlane, NodeSelectors: []metav1.LabelSelector{role("control-plane"), role("master"), role("etcd")},
+			MaxUnavailable: Amount{Value: 1}, MaxFailed: c.MaxFailed, Soak: c.Verify.Soak, After: []string{workers},
+		},
+		{Name: workers, MaxFailed: c.MaxFailed, Soak: c.Verify.Soak},
+	}
+}
 
 // Default is the configuration of a file that says nothing. It is the one place where
 // defaults stand.
@@ -39,7 +60,7 @@ func (c *Config) fill() {
 		c.Sentinels.Files = []string{"/run/reboot-required", "/run/reboot-needed"}
 	}
 	if len(c.Groups) == 0 {
-		c.Groups = []Group{{Name: defaultGroup, MaxFailed: c.MaxFailed}}
+		c.Groups = defaultGroups(c)
 	}
 	for i := range c.Groups {
 		g := &c.Groups[i]
@@ -49,7 +70,17 @@ func (c *Config) fill() {
 		if g.RebootTimeout == 0 {
 			g.RebootTimeout = c.RebootTimeout
 		}
+		if g.Canary != (Canary{}) {
+			g.Canary.Nodes = cmp.Or(g.Canary.Nodes, defaultCanaryNodes)
+			g.Canary.Soak = cmp.Or(g.Canary.Soak, defaultCanarySoak)
+		}
 		tidy(&g.NodeSelector)
+		for j := range g.NodeSelectors {
+			tidy(&g.NodeSelectors[j])
+		}
+		if len(g.NodeSelectors) == 0 {
+			g.NodeSelectors = nil
+		}
 	}
 	if len(c.Windows) == 0 {
 		c.Windows = nil

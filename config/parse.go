@@ -154,19 +154,26 @@ func convert(tree any) (*Config, error) {
 	if err := json.Unmarshal(data, c); err != nil {
 		return nil, err
 	}
-	inheritMaxFailed(c, tree)
+	inherit(c, tree)
 	c.fill()
 	return c, nil
 }
 
-// inheritMaxFailed gives the top level's maxFailed to groups that name none. Only the tree
-// tells: 0 is a value like any other.
-func inheritMaxFailed(c *Config, tree any) {
+// inherit gives groups what they do not say themselves, where 0 is a value like any other, so that only the tree tells; and
+// an empty canary its defaults.
+func inherit(c *Config, tree any) {
 	top, _ := tree.(map[string]any)
 	groups, _ := top["groups"].([]any)
 	for i, g := range groups {
-		if fields, _ := g.(map[string]any); fields["maxFailed"] == nil {
+		fields, _ := g.(map[string]any)
+		if fields["maxFailed"] == nil {
 			c.Groups[i].MaxFailed = c.MaxFailed
+		}
+		if fields["soak"] == nil {
+			c.Groups[i].Soak = c.Verify.Soak
+		}
+		if fields["canary"] != nil && c.Groups[i].Canary == (Canary{}) {
+			c.Groups[i].Canary.Nodes = defaultCanaryNodes
 		}
 	}
 }

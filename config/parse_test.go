@@ -41,7 +41,13 @@ groups:
   maxUnavailable: 1
   maxFailed: 0
   rebootTimeout: 1h
+  soak: 0s
+  after: [rest]
+  topologyKey: topology.kubernetes.io/zone
+  canary: {nodes: 2}
 - name: rest
+  nodeSelectors: [{matchLabels: {pool: gpu}}, {matchExpressions: [{key: pool, operator: DoesNotExist}]}]
+  canary: {}
 drain: {timeout: 5m, unmanagedPods: wait}
 verify: {timeout: 10m, soak: 1m}
 backoff: {initial: 30s, max: 10m}
@@ -69,9 +75,16 @@ func fullConfig() *Config {
 					MatchLabels:      map[string]string{"pool": "gpu"},
 					MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "zone", Operator: "In", Values: []string{"a", "b"}}},
 				},
-				MaxUnavailable: Amount{Value: 1}, MaxFailed: 0, RebootTimeout: minutes(60),
+				MaxUnavailable: Amount{Value: 1}, MaxFailed: 0, RebootTimeout: minutes(60), Soak: 0, After: []string{"rest"},
+				TopologyKey: "topology.kubernetes.io/zone", Canary: Canary{2, minutes(30)},
 			},
-			{Name: "rest", MaxUnavailable: Amount{20, true}, MaxFailed: 2, RebootTimeout: minutes(20)},
+			{
+				Name: "rest", MaxUnavailable: Amount{20, true}, MaxFailed: 2, RebootTimeout: minutes(20), Soak: minutes(1), Canary: Canary{1, minutes(30)},
+				NodeSelectors: []metav1.LabelSelector{
+					{MatchLabels: map[string]string{"pool": "gpu"}},
+					{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "pool", Operator: "DoesNotExist"}}},
+				},
+			},
 		},
 		Drain: Drain{minutes(5), Wait}, Verify: Verify{minutes(10), minutes(1)}, Backoff: Backoff{Duration(30 * time.Second), minutes(10)},
 		DeletedGrace: minutes(1), NominationTimeout: Duration(10 * time.Second), MaxReboots24h: 3,
@@ -206,6 +219,24 @@ blackouts: [{from: 2026-12-20, to: 2026-12-19}, {from: 20.12.2026, to: soon}]
 			`maxUnavailable: 1001: must be a number from 1 to 1000 or per cent from "1%" to "100%"`,
 			`groups[0].maxUnavailable: "101%": must be a number from 1 to 1000 or per cent from "1%" to "100%"`,
 			`groups[1].maxUnavailable: "5": must be per cent, such as "20%", or a number without quotes`,
+		}},
+		"groups after each other": {header + `groups:
+- {name: a, nodeSelector: {matchLabels: {a: ""}}, after: [b, b], topologyKey: "a zone"}
+- {name: b, nodeSelectors: [{matchLabels: {b: ""}}, {matchExpressions: [{key: x, operator: In}]}], after: [c, nobody]}
+- {name: c, nodeSelector: {matchLabels: {c: ""}}, after: [a], canary: {nodes: 0, soak: 1s}}
+- {name: d, nodeSelector: {matchLabels: {d: ""}}, nodeSelectors: [{matchLabels: {e: ""}}], after: [a, d], soak: 15m}
+`, []string{
+			`groups[2].canary.nodes: 0: must be from 1 to 1000`,
+			`groups[2].canary.soak: "1s": must be from 1m to 168h`,
+			`groups[0].topologyKey: "a zone": must be the name of a label, such as topology.kubernetes.io/zone`,
+			`groups[1].nodeSelectors[1]: must be a valid label selector: values: Invalid value: null: for 'in', 'notin' operators, values set can't be empty`,
+			`groups[3].nodeSelectors: must not be given beside nodeSelector: put that one into the list`,
+			`groups[0].after: must not lead back to a`,
+			`groups[1].after[1]: "nobody": must be the name of another group`,
+			`groups[1].after: must not lead back to b`,
+			`groups[2].after: must not lead back to c`,
+			`groups[3].after: must not lead back to d`,
+			`groups[3].soak: "15m": must be less than verify.timeout, 15m`,
 		}},
 		"no sentinel at all": {header + "sentinels: {files: []}\n", []string{`sentinels.files: 0 elements: must have 1 to 32 elements`}},
 	}
@@ -370,35 +401,30 @@ func TestGroups(t *testing.T) {
 			}
 		})
 	}
+	t.Run("without groups there are two: the control plane, by whatever label it has, and all others", func(t *testing.T) {
+		c := Default()
+		for label, want := range map[string]string{
+			"node-role.kubernetes.io/control-plane": "control-plane", "node-role.kubernetes.io/master": "control-plane",
+			"node-role.kubernetes.io/etcd": "control-plane", "node-role.kubernetes.io/worker": "workers",
+		} {
+			if g, ok := c.GroupOf(map[string]string{label: "true"}); !ok || g.Name != want {
+				t.Errorf("%s is in %q, %v", label, g.Name, ok)
+			}
+		}
+		c, err := Parse([]byte(header + "maxUnavailable: 20%\n"))
+		if err != nil || c.Groups[0].MaxUnavailable != (Amount{Value: 1}) || c.Groups[1].MaxUnavailable != (Amount{20, true}) {
+			t.Errorf("the control plane goes one at a time whatever maxUnavailable is: %+v, %v", c.Groups, err)
+		}
+		if !slices.Equal(c.Groups[0].After, []string{"workers"}) {
+			t.Error("the control plane goes after the workers")
+		}
+	})
 	t.Run("a node may be in none", func(t *testing.T) {
 		c.Groups = c.Groups[:1]
 		if g, ok := c.GroupOf(nil); ok {
 			t.Errorf("GroupOf = %q", g.Name)
 		}
 	})
-}
-
-func TestLimit(t *testing.T) {
-	for _, tt := range []struct {
-		amount Amount
-		nodes  int
-		want   int
-	}{
-		{Amount{Value: 1}, 0, 1},
-		{Amount{Value: 3}, 2, 3},
-		{Amount{20, true}, 0, 1},
-		{Amount{20, true}, 9, 1},
-		{Amount{20, true}, 10, 2},
-		{Amount{20, true}, 14, 2},
-		{Amount{100, true}, 5000, 5000},
-		{Amount{1, true}, 5, 1},
-		{Amount{33, true}, 9, 2},
-		{Amount{}, 5, 1},
-	} {
-		if got := (Group{MaxUnavailable: tt.amount}).Limit(tt.nodes); got != tt.want {
-			t.Errorf("Limit of %v of %d nodes = %d, want %d", tt.amount, tt.nodes, got, tt.want)
-		}
-	}
 }
 
 func TestDurationIsWrittenShort(t *testing.T) {

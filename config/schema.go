@@ -3,6 +3,8 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -99,21 +101,42 @@ func schema() []Field {
 }
 
 func groupFields() []Field {
-	return []Field{
-		{Path: "groups", kind: list, high: 50, Default: "one, `workers`, of every node", About: "Nodes that share slots and settings. The first whose nodeSelector matches a node has it; a node in none is never taken down."},
+	hidden := selectorFields("groups[].nodeSelectors[]")
+	for i := range hidden {
+		hidden[i].About = "" // the same as those of nodeSelector
+	}
+	return slices.Concat([]Field{
+		{Path: "groups", kind: list, high: 50, Default: "`control-plane` and `workers`, see below", About: "Nodes that share slots and settings. The first that selects a node has it; a node in none is never taken down."},
 		{Path: "groups[]", kind: object},
 		{Path: "groups[].name", kind: text, low: 1, high: maxGroupName, Required: true, About: "A DNS label, unique; part of the names of the group's Leases."},
 		{Path: "groups[].nodeSelector", kind: object, Default: "every node", About: "A label selector, as in a Deployment."},
-		{Path: "groups[].nodeSelector.matchLabels", kind: stringMap, Default: "none", About: "Labels a node must have."},
-		{Path: "groups[].nodeSelector.matchExpressions", kind: list, high: 20, Default: "none", About: "Conditions a node's labels must meet, all of them."},
-		{Path: "groups[].nodeSelector.matchExpressions[]", kind: object},
-		{Path: "groups[].nodeSelector.matchExpressions[].key", kind: text, low: 1, high: 317, Required: true, About: "The label."},
-		{Path: "groups[].nodeSelector.matchExpressions[].operator", kind: choice, values: []string{"In", "NotIn", "Exists", "DoesNotExist"}, Required: true, About: "What is asked of it."},
-		{Path: "groups[].nodeSelector.matchExpressions[].values", kind: list, high: 1000, Default: "none", About: "For In and NotIn: its values."},
-		{Path: "groups[].nodeSelector.matchExpressions[].values[]", kind: text, high: 63},
+	}, selectorFields("groups[].nodeSelector"), []Field{
+		{Path: "groups[].nodeSelectors", kind: list, high: 20, Default: "none", About: "Several selectors instead of nodeSelector: a node is in the group when any of them matches it."},
+		{Path: "groups[].nodeSelectors[]", kind: object},
+	}, hidden, []Field{
 		{Path: "groups[].maxUnavailable", kind: amount, Default: "the top level's", About: "See maxUnavailable."},
 		{Path: "groups[].maxFailed", kind: integer, high: maxAmount, Default: "the top level's", About: "See maxFailed."},
 		withDefault(span("groups[].rebootTimeout", time.Minute, 24*time.Hour, "See rebootTimeout."), "the top level's"),
+		withDefault(span("groups[].soak", 0, 24*time.Hour, "See verify.soak."), "verify.soak"),
+		{Path: "groups[].after", kind: list, high: 49, Default: "none", About: "Groups whose nodes go first: no node of this one goes while one of theirs can go or is on its way, or while they are halted."},
+		{Path: "groups[].after[]", kind: text, low: 1, high: maxGroupName},
+		{Path: "groups[].topologyKey", kind: text, low: 1, high: 317, Default: "none", About: "A node label, such as topology.kubernetes.io/zone: the nodes of one value go, then those of the next in alphabetical order."},
+		{Path: "groups[].canary", kind: object, Default: "none: all go as there are slots", About: "Few nodes go first; the others when these are back and have been healthy for a while. `canary: {}` is one node and half an hour."},
+		withDefault(Field{Path: "groups[].canary.nodes", kind: integer, low: 1, high: maxAmount, About: "How many go first."}, strconv.Itoa(defaultCanaryNodes)),
+		withDefault(span("groups[].canary.soak", time.Minute, 7*24*time.Hour, "How long after the last of them is back the others wait. It speaks for every node that wanted its reboot by then; a newer wish is tried anew."), defaultCanarySoak.String()),
+	})
+}
+
+// selectorFields are those of a label selector at a path.
+func selectorFields(path string) []Field {
+	return []Field{
+		{Path: path + ".matchLabels", kind: stringMap, Default: "none", About: "Labels a node must have."},
+		{Path: path + ".matchExpressions", kind: list, high: 20, Default: "none", About: "Conditions a node's labels must meet, all of them."},
+		{Path: path + ".matchExpressions[]", kind: object},
+		{Path: path + ".matchExpressions[].key", kind: text, low: 1, high: 317, Required: true, About: "The label."},
+		{Path: path + ".matchExpressions[].operator", kind: choice, values: []string{"In", "NotIn", "Exists", "DoesNotExist"}, Required: true, About: "What is asked of it."},
+		{Path: path + ".matchExpressions[].values", kind: list, high: 1000, Default: "none", About: "For In and NotIn: its values."},
+		{Path: path + ".matchExpressions[].values[]", kind: text, high: 63},
 	}
 }
 

@@ -27,6 +27,11 @@ func (k *checker) validate(c *Config) {
 	if c.Verify.Soak >= c.Verify.Timeout && !k.faulty("verify.timeout") {
 		k.add("verify.soak", c.Verify.Soak.String(), "must be less than verify.timeout, "+c.Verify.Timeout.String())
 	}
+	for i, g := range c.Groups {
+		if at := fmt.Sprintf("groups[%d].soak", i); g.Soak >= c.Verify.Timeout && !k.faulty("verify.timeout") && !k.faulty("verify.soak") {
+			k.add(at, g.Soak.String(), "must be less than verify.timeout, "+c.Verify.Timeout.String())
+		}
+	}
 }
 
 func (k *checker) add(path, value, fix string) {
@@ -86,16 +91,70 @@ func (k *checker) validateGroups(groups []Group) {
 		} else {
 			seen[g.Name] = i
 		}
-		selector, err := metav1.LabelSelectorAsSelector(&g.NodeSelector)
+		all, ok := k.validateSelectors(at, g)
 		switch {
-		case err != nil:
-			k.addWhole(at+".nodeSelector", "must be a valid label selector: "+err.Error())
+		case !ok:
 		case every >= 0:
 			k.addWhole(at, fmt.Sprintf("would never get a node: groups[%d] selects every node and comes first", every))
-		case selector.Empty() && !k.faultyWithin(at+".nodeSelector"):
+		case all && !k.faultyWithin(at+".nodeSelector"):
 			every = i
 		}
+		if len(g.TopologyKey) > 0 && len(validation.IsQualifiedName(g.TopologyKey)) > 0 {
+			k.add(at+".topologyKey", g.TopologyKey, "must be the name of a label, such as topology.kubernetes.io/zone")
+		}
 	}
+	k.validateAfter(groups, seen)
+}
+
+// validateSelectors tells whether the group selects every node, and whether its selectors can be read.
+func (k *checker) validateSelectors(at string, g Group) (all, ok bool) {
+	ok = true
+	if len(g.NodeSelectors) > 0 && (len(g.NodeSelector.MatchLabels) > 0 || len(g.NodeSelector.MatchExpressions) > 0) {
+		k.addWhole(at+".nodeSelectors", "must not be given beside nodeSelector: put that one into the list")
+	}
+	for i, s := range g.selectors() {
+		path := at + ".nodeSelector"
+		if len(g.NodeSelectors) > 0 {
+			path = fmt.Sprintf("%s.nodeSelectors[%d]", at, i)
+		}
+		selector, err := metav1.LabelSelectorAsSelector(&s)
+		if err != nil {
+			k.addWhole(path, "must be a valid label selector: "+err.Error())
+			ok = false
+			continue
+		}
+		all = all || selector.Empty()
+	}
+	return all, ok
+}
+
+// validateAfter wants names of groups that do not, by whatever way, come after themselves.
+func (k *checker) validateAfter(groups []Group, index map[string]int) {
+	for i, g := range groups {
+		for j, name := range g.After {
+			if _, ok := index[name]; !ok {
+				k.add(fmt.Sprintf("groups[%d].after[%d]", i, j), name, "must be the name of another group")
+			}
+		}
+		if follows(groups, index, i, i, map[int]bool{}) {
+			k.addWhole(fmt.Sprintf("groups[%d].after", i), "must not lead back to "+g.Name)
+		}
+	}
+}
+
+// follows tells whether group i comes after group end.
+func follows(groups []Group, index map[string]int, i, end int, seen map[int]bool) bool {
+	for _, name := range groups[i].After {
+		next, ok := index[name]
+		if !ok || seen[next] {
+			continue
+		}
+		seen[next] = true
+		if next == end || follows(groups, index, next, end, seen) {
+			return true
+		}
+	}
+	return false
 }
 
 // faultyWithin reports whether something was said of path or of what it holds.

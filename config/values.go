@@ -72,14 +72,6 @@ func parseAmount(text string, isString bool) (Amount, error) {
 	return Amount{Value: n, Percent: percent}, nil
 }
 
-// of is the amount out of so many nodes, at least 1.
-func (a Amount) of(nodes int) int {
-	if !a.Percent {
-		return max(a.Value, 1)
-	}
-	return max(nodes*a.Value/100, 1)
-}
-
 func (a Amount) String() string {
 	if a.Percent {
 		return strconv.Itoa(a.Value) + "%"

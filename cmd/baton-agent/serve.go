@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/agent"
@@ -152,10 +151,8 @@ func (d *daemon) groups() []marshal.Group {
 	}
 	out := make([]marshal.Group, len(c.Groups))
 	for i, g := range c.Groups {
-		sel := g.Selector()
 		out[i] = marshal.Group{
-			Name: g.Name, MaxFailed: g.MaxFailed, RebootTimeout: time.Duration(g.RebootTimeout),
-			Match: func(l map[string]string) bool { return sel.Matches(labels.Set(l)) },
+			Name: g.Name, Match: g.Match(), MaxFailed: g.MaxFailed, RebootTimeout: time.Duration(g.RebootTimeout),
 		}
 		if g.MaxUnavailable.Percent {
 			out[i].MaxUnavailablePercent = g.MaxUnavailable.Value
@@ -230,11 +227,11 @@ func policy(c *config.Config, s agent.Schedule) agent.Policy {
 	return agent.Policy{Schedule: s, Of: func(l map[string]string) (string, agent.Settings) {
 		g, in := c.GroupOf(l)
 		if !in {
-			g.RebootTimeout = c.RebootTimeout
+			g.RebootTimeout, g.Soak = c.RebootTimeout, c.Verify.Soak
 		}
 		return g.Name, agent.Settings{
 			GateInterval: time.Duration(c.GateInterval), DrainTimeout: time.Duration(c.Drain.Timeout),
-			RebootTimeout: time.Duration(g.RebootTimeout), VerifyTimeout: time.Duration(c.Verify.Timeout), Soak: time.Duration(c.Verify.Soak),
+			RebootTimeout: time.Duration(g.RebootTimeout), VerifyTimeout: time.Duration(c.Verify.Timeout), Soak: time.Duration(g.Soak),
 			BackoffInitial: time.Duration(c.Backoff.Initial), BackoffMax: time.Duration(c.Backoff.Max),
 			MaxReboots24h: c.MaxReboots24h, UnmanagedPods: c.Drain.UnmanagedPods,
 		}
