@@ -30,6 +30,9 @@ const (
 	ReasonBudget           Reason = "budget"
 	ReasonHalted           Reason = "halted"
 	ReasonRestored         Reason = "restored"
+	ReasonAfter            Reason = "after"
+	ReasonZone             Reason = "zone"
+	ReasonCanary           Reason = "canary"
 	ReasonSlot             Reason = "slot"
 	ReasonSlotLost         Reason = "slot-lost"
 	ReasonRelease          Reason = "release"
@@ -71,9 +74,12 @@ func meanings() map[Reason]string {
 		ReasonSentinelUnknown:  "whether the host wants a reboot cannot be read",
 		ReasonLastCheck:        "the last check before the reboot could not be made in time",
 		ReasonAPI:              "the API server cannot be asked what has to be known",
-		ReasonBudget:           "as many nodes of the group as may be are unavailable; said by the marshal, in its metrics",
-		ReasonHalted:           "failed nodes halt the group; said by the marshal, in its metrics and on the slots",
-		ReasonRestored:         "the API server was restored from a backup just now; said by the marshal, in its metrics",
+		ReasonBudget:           "as many nodes of the group as may be are unavailable; said by the marshal",
+		ReasonHalted:           "failed nodes halt the group; said by the marshal, and on the slots",
+		ReasonAfter:            "nodes of other groups go first; said by the marshal",
+		ReasonZone:             "the nodes of another zone go first; said by the marshal",
+		ReasonCanary:           "a canary goes first, or has not been back for long enough; said by the marshal",
+		ReasonRestored:         "the API server was restored from a backup just now; said by the marshal",
 		ReasonSlot:             "waits for a slot; or: the slot was taken",
 		ReasonSlotLost:         "the slot is not this node's any more",
 		ReasonRelease:          "an operator asked for the slot",

@@ -480,6 +480,43 @@ func TestOrder(t *testing.T) {
 			t.Logf("%s nominated after %v", s.node(i), took)
 		}
 	})
+	t.Run("a canary goes alone, and the next marshal remembers it", func(t *testing.T) {
+		t.Parallel()
+		s := newSite(t, "canary", 2)
+		uids := []string{s.register(0, "b0", 9), s.register(1, "b1", 8), s.register(2, "b2", 7), s.register(3, "b3", 6)}
+		tries := func(c *marshal.Config) {
+			quick(c)
+			c.Groups = func() []marshal.Group {
+				g := s.group
+				g.Canaries, g.CanarySoak = 1, 3*time.Second
+				return []marshal.Group{g}
+			}
+		}
+		first := s.agent(3, uids[3], nil, tries)
+		first.Stand(true)
+		sl := s.take(0, uids[0], "b0")
+		pause(500 * time.Millisecond)
+		if got := nominees(s.list()); len(got) > 0 {
+			t.Fatalf("%v is nominated beside the canary", got)
+		}
+		if err := first.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.agent(2, uids[2], nil, tries).Stand(true)
+		back := time.Now()
+		history := fmt.Sprintf(`{"cycles":[{"at":%q,"result":"rebooted"}]}`, back.UTC().Format(time.RFC3339Nano))
+		patch := fmt.Sprintf(`{"metadata":{"annotations":{"kubebaton.io/reboot":null,"kubebaton.io/history":%q}}}`, history)
+		if _, err := s.admin.CoreV1().Nodes().Patch(t.Context(), s.node(0), types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.slots(0).Free(t.Context(), sl); err != nil {
+			t.Fatal(err)
+		}
+		s.within(15*time.Second, "the others", func() bool { return len(nominees(s.list())) == 2 })
+		if took := time.Since(back); took < 3*time.Second {
+			t.Errorf("the others went after %s", took)
+		}
+	})
 	t.Run("slots follow the configuration, and a held one stays", func(t *testing.T) {
 		t.Parallel()
 		s := newSite(t, "resize", 3)

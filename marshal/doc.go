@@ -12,6 +12,8 @@
 //   - In a group of limit N, nominations are made only while held and nominated slots are fewer than N, and a node that
 //     is not yet unavailable is nominated only while fewer than N nodes of its group are. Unavailable are the nodes
 //     that are not Ready, are cordoned by anybody, hold a slot, are nominated, or have an active record; each counts once.
+//   - In a group with a topology key the nodes on their way are of one zone; with canaries no more nodes than those try a wish
+//     that was not tried; a group goes only when nobody of those that it comes after is on the way. As far as this marshal sees.
 //   - A slot is never freed because of time. It is freed for a holder whose Node is gone: this marshal has seen it so
 //     for the whole grace period, then reads the Lease, then the Node by quorum read, and frees by compare-and-swap on
 //     that Lease. A Node registered again under the same name frees it only with another boot ID; on the same boot the slot

@@ -91,6 +91,7 @@ type Elector struct {
 	leading  bool
 	seen     State
 	restored time.Time // the Lease was seen to go back in time then
+	notes    map[string]string
 }
 
 // term is one candidacy, with or without leadership.
@@ -258,6 +259,20 @@ func (e *Elector) saw(s State) State {
 	return s
 }
 
+// Annotate keeps these annotations on the Lease, "" for one that is to go, from the next renewal of this agent's leadership
+// on: they cost no write of their own. It replaces what was said before.
+func (e *Elector) Annotate(notes map[string]string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.notes = notes
+}
+
+func (e *Elector) annotations() map[string]string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.notes
+}
+
 // Restored returns when the Lease was last seen to go back in time, or to be gone; zero for never. What the API server
 // tells from then on is what it knew when its backup was made.
 func (e *Elector) Restored() time.Time {
@@ -329,13 +344,13 @@ func (e *Elector) stand(ctx context.Context, base State) time.Duration {
 		e.mu.Unlock()
 		return 0
 	}
-	e.term = t
+	e.term, e.notes = t, nil
 	e.mu.Unlock()
 	// The release at the end must come after the work has stopped, so the candidacy does not end with ctx by itself.
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	l := &election{
-		leases: e.cfg.Leases, identity: e.cfg.Identity, timeout: e.cfg.RenewDeadline / 2, base: base, saw: e.saw, lost: cancel,
+		leases: e.cfg.Leases, identity: e.cfg.Identity, timeout: e.cfg.RenewDeadline / 2, base: base, saw: e.saw, lost: cancel, notes: e.annotations,
 		led: make(chan context.Context, 1),
 	}
 	t.err = e.serve(ctx, run, cancel, l, t)

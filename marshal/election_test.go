@@ -130,6 +130,30 @@ func TestElector(t *testing.T) {
 		stop()
 		cancel()
 	})
+	in("annotations come with the renewals, without a request of their own, stay after the release, and go when they are to", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, nil)
+		stop := start(t, e)
+		e.Stand(true)
+		sleep(time.Minute)
+		before := p.requests.Load()
+		sleep(time.Minute)
+		usual := p.requests.Load() - before
+		e.Annotate(map[string]string{"kubebaton.io/canary.x": "{}", "kubebaton.io/waiting.x": "1 for slot"})
+		sleep(time.Minute)
+		if n := p.requests.Load() - before - usual; n > usual+1 {
+			t.Errorf("%d requests in a minute, without annotations %d", n, usual)
+		}
+		e.Annotate(map[string]string{"kubebaton.io/canary.x": "{}", "kubebaton.io/waiting.x": ""})
+		stop()
+		sleep(time.Second)
+		l, err := p.CoordinationV1().Leases("baton-system").Get(t.Context(), leaseName, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Annotations["kubebaton.io/canary.x"] != "{}" || len(l.Annotations) != 1 || *l.Spec.HolderIdentity != "" {
+			t.Errorf("annotations %v, holder %q", l.Annotations, *l.Spec.HolderIdentity)
+		}
+	})
 	in("a Lease that goes back in time, or is gone, tells that the API server was restored", func(t *testing.T, p *polls) {
 		e := p.elector(t, "a", nil, nil)
 		leases := coordinationv1.SchemeGroupVersion.WithResource("leases")

@@ -4,11 +4,15 @@ package marshal
 const (
 	leaseName = "marshal" // the Lease of the election, made by whoever leads first
 
-	recordKey  = "kubebaton.io/reboot"  // annotation on a Node: its agent's record
-	phaseKey   = "kubebaton.io/phase"   // label on a Node: the record's phase in lower case
-	holdKey    = "kubebaton.io/hold"    // annotation on a Node, by people: leave this node alone
-	nomineeKey = "kubebaton.io/nominee" // label on Lease marshal: the UID of the heir's Node
-	pauseKey   = "kubebaton.io/pause"   // annotation on Lease marshal, by people; with .<group> for one group
+	recordKey      = "kubebaton.io/reboot"      // annotation on a Node: its agent's record
+	historyKey     = "kubebaton.io/history"     // annotation on a Node: its agent's history
+	phaseKey       = "kubebaton.io/phase"       // label on a Node: the record's phase in lower case
+	holdKey        = "kubebaton.io/hold"        // annotation on a Node, by people: leave this node alone
+	acknowledgeKey = "kubebaton.io/acknowledge" // annotation on a Node, by people: its failure is known
+	nomineeKey     = "kubebaton.io/nominee"     // label on Lease marshal: the UID of the heir's Node
+	pauseKey       = "kubebaton.io/pause"       // annotation on Lease marshal, by people; with .<group> for one group
+	trialKey       = "kubebaton.io/canary"      // annotation on Lease marshal, with .<group>: its Trial
+	waitingKey     = "kubebaton.io/waiting"     // annotation on Lease marshal, with .<group>: who waits for what, for people
 )
 
 // Reasons, a part of the closed set that records, Events, metrics and the command share.
@@ -23,6 +27,9 @@ const (
 	reasonSurvived = "sentinel-survived" // the reboot did not satisfy its sentinel
 	reasonRecord   = "record"            // the record cannot be read
 	reasonRestored = "restored"          // the API server was restored from a backup just now
+	reasonAfter    = "after"             // nodes of other groups go first
+	reasonZone     = "zone"              // the nodes of another zone go first
+	reasonCanary   = "canary"            // a canary goes first, or has to prove itself
 )
 
 const noReason = "no reason given" // stands for the value of an annotation that is present and empty

@@ -27,6 +27,7 @@ type election struct {
 	base     State             // what was seen before: a holder that has not moved since may be dead
 	saw      func(State) State // told of everything read
 	lost     func()            // ends the candidacy
+	notes    func() map[string]string
 	led      chan context.Context
 
 	mu      sync.Mutex
@@ -119,10 +120,14 @@ func (l *election) Update(ctx context.Context, r resourcelock.LeaderElectionReco
 	lease.Spec = resourcelock.LeaderElectionRecordToLeaseSpec(&r)
 	delete(lease.Labels, nomineeKey) // whoever leads, there is no heir now
 	if r.HolderIdentity == "" && heir != "" {
-		if lease.Labels == nil {
-			lease.Labels = map[string]string{}
+		metav1.SetMetaDataLabel(&lease.ObjectMeta, nomineeKey, heir)
+	}
+	for k, v := range l.notes() {
+		if v == "" {
+			delete(lease.Annotations, k)
+		} else {
+			metav1.SetMetaDataAnnotation(&lease.ObjectMeta, k, v)
 		}
-		lease.Labels[nomineeKey] = heir
 	}
 	return l.write(ctx, func(ctx context.Context) (*coordinationv1.Lease, error) {
 		return l.leases.Update(ctx, lease, metav1.UpdateOptions{})

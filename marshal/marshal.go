@@ -148,7 +148,7 @@ func (m *Marshal) lead(ctx context.Context) {
 	r := &runner{
 		self: c.Self, now: c.Now, groups: c.Groups, slots: c.Slots, nodes: c.Nodes, watched: c.Clientset.CoreV1().Nodes(),
 		leases: c.Clientset.CoordinationV1().Leases(c.Namespace), log: c.Log,
-		times: c.times, restored: m.elector.Restored,
+		times: c.times, restored: m.elector.Restored, annotate: m.elector.Annotate,
 	}
 	r.prepare()
 	m.runner.Store(r)

@@ -51,9 +51,35 @@ type record struct {
 	Reasons      []string  `json:"reasons"`
 	Slot         string    `json:"slot"`
 	Survived     string    `json:"survived"`
+	Warnings     []string  `json:"warnings"`
 	Sentinel     struct {
 		Fingerprint string `json:"fingerprint"`
 	} `json:"sentinel"`
+}
+
+// history is the part of an agent's history that matters here.
+type history struct {
+	Cycles []struct {
+		At     time.Time `json:"at"`
+		Result string    `json:"result"`
+	} `json:"cycles"`
+}
+
+// resultRebooted is the result of a cycle whose reboot ended well.
+const resultRebooted = "rebooted"
+
+// proven is the end of the last reboot that ended well; zero when there is none, or when that cannot be read.
+func proven(text string) time.Time {
+	var h history
+	if text == "" || json.Unmarshal([]byte(text), &h) != nil {
+		return time.Time{}
+	}
+	for _, c := range slices.Backward(h.Cycles) {
+		if c.Result == resultRebooted {
+			return c.At
+		}
+	}
+	return time.Time{}
 }
 
 // recordVersion is the newest version that is understood. A newer record is that of a node which is left alone.
@@ -73,6 +99,8 @@ func trim(n *corev1.Node) Node {
 	if why, ok := n.Annotations[holdKey]; ok {
 		out.Hold = cmp.Or(why, noReason)
 	}
+	_, out.Acknowledged = n.Annotations[acknowledgeKey]
+	out.Proven = proven(n.Annotations[historyKey])
 	raw, ok := n.Annotations[recordKey]
 	if !ok {
 		return out
@@ -85,6 +113,7 @@ func trim(n *corev1.Node) Node {
 	out.Phase, out.Cycle, out.Attempt, out.Slot = r.Phase, r.Cycle, r.Attempt, r.Slot
 	out.Bids = r.Bids && r.Phase == phaseWaiting
 	out.Pending = r.PendingSince
+	out.Warned = len(r.Warnings) > 0
 	out.Survived = r.Survived != "" && (r.Sentinel.Fingerprint == "" || r.Survived == r.Sentinel.Fingerprint)
 	if len(r.Reasons) > 0 {
 		out.Reason = r.Reasons[0]
@@ -117,7 +146,8 @@ func (n *Node) same(o *Node) bool {
 	return n.Name == o.Name && n.UID == o.UID && n.BootID == o.BootID && n.Ready == o.Ready &&
 		n.Unschedulable == o.Unschedulable && n.Deleting == o.Deleting && n.Foreign == o.Foreign && n.Phase == o.Phase &&
 		n.Cycle == o.Cycle && n.Attempt == o.Attempt && n.Bids == o.Bids && n.Pending.Equal(o.Pending) && n.Slot == o.Slot &&
-		n.Survived == o.Survived && n.Hold == o.Hold && n.Reason == o.Reason && maps.Equal(n.Labels, o.Labels)
+		n.Survived == o.Survived && n.Warned == o.Warned && n.Hold == o.Hold && n.Acknowledged == o.Acknowledged &&
+		n.Reason == o.Reason && n.Proven.Equal(o.Proven) && maps.Equal(n.Labels, o.Labels)
 }
 
 // kept is a trimmed Node on its way through the reflector, which asks for the metadata of what it stores.

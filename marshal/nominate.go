@@ -23,6 +23,14 @@ type squad struct {
 	failed      []string            // Failed, sentinel survived, or not back in time; by name
 	paused      string              // "" is not paused
 	halted      string              // "" is not halted
+	busy        []string            // nodes on their way: nominated, or with a slot and not failed; by name
+	zones       map[string]string   // their zones, and one node of each
+	trial       Trial
+
+	settled bool
+	trying  string // what the canaries have still to do; "" nothing
+	noms    []Nomination
+	says    []Verdict
 }
 
 // brake is the hold that belongs on the group's slots, "" for none.
@@ -46,7 +54,7 @@ func look(v View) *survey {
 		slotOf: map[string]*Slot{}, holds: map[string]*Slot{}, group: map[string]*squad{}, home: make(map[string]*squad, len(v.Nodes)),
 	}
 	for _, g := range v.Groups {
-		q := &squad{Group: g, unavailable: map[string]struct{}{}}
+		q := &squad{Group: g, unavailable: map[string]struct{}{}, zones: map[string]string{}, trial: v.Trials[g.Name]}
 		q.paused = pauseOf(v.Paused, g.Name)
 		s.squads = append(s.squads, q)
 		s.group[g.Name] = q
@@ -95,15 +103,13 @@ func (s *survey) addSlots() {
 		q.slots = append(q.slots, l)
 		switch {
 		case l.Holder != "":
-			q.unavailable[l.Holder] = struct{}{}
-			q.taken++
+			q.takes(l.Holder, s.byName[l.Holder])
 		case l.Nominee != "":
-			who := "uid:" + l.Nominee
-			if n := s.byUID[l.Nominee]; n != nil {
+			who, n := "uid:"+l.Nominee, s.byUID[l.Nominee]
+			if n != nil {
 				who = n.Name
 			}
-			q.unavailable[who] = struct{}{}
-			q.taken++
+			q.takes(who, n)
 		}
 	}
 	for _, q := range s.squads {
@@ -112,6 +118,19 @@ func (s *survey) addSlots() {
 			j, _ := slotIndex(q.Name, b.Name)
 			return cmp.Or(cmp.Compare(i, j), cmp.Compare(a.Name, b.Name))
 		})
+	}
+}
+
+// takes counts a slot of the group that is held or nominated, by a node that may be missing.
+func (q *squad) takes(who string, n *Node) {
+	q.unavailable[who] = struct{}{}
+	q.taken++
+	if n != nil && n.Phase == phaseFailed {
+		return
+	}
+	q.busy = append(q.busy, who)
+	if n != nil && q.TopologyKey != "" {
+		q.zones[n.Labels[q.TopologyKey]] = n.Name
 	}
 }
 
@@ -165,8 +184,7 @@ func (s *survey) lost(n *Node) {
 	}
 	for _, q := range s.squads {
 		if _, ok := slotIndex(q.Name, n.Slot); ok {
-			q.unavailable[n.Name] = struct{}{}
-			q.taken++
+			q.takes(n.Name, n)
 			return
 		}
 	}
@@ -177,7 +195,7 @@ func (s *survey) failed(q *squad, n *Node) bool {
 		return true
 	}
 	since, ok := s.Away[n.UID]
-	return ok && n.away() && s.Now.Sub(since) > q.rebootTimeout()
+	return ok && n.away() && !n.Acknowledged && s.Now.Sub(since) > q.rebootTimeout()
 }
 
 // Nominate returns whom to invite now: the oldest bids for the free slots of each group, as far as its limit goes.
@@ -196,51 +214,94 @@ func (s *survey) decide() ([]Nomination, []Verdict) {
 		}
 	}
 	for _, q := range s.squads {
-		qn, qs := s.decideGroup(q)
-		noms, says = append(noms, qn...), append(says, qs...)
+		s.settle(q)
+	}
+	for _, q := range s.squads {
+		noms, says = append(noms, q.noms...), append(says, q.says...)
 	}
 	return noms, says
 }
 
-func (s *survey) decideGroup(q *squad) (noms []Nomination, says []Verdict) {
+// settle decides on a group, after those that it comes after.
+func (s *survey) settle(q *squad) {
+	if q.settled {
+		return
+	}
+	q.settled = true
+	first := "" // who goes before this group
+	for _, name := range q.After {
+		if p := s.group[name]; p != nil {
+			s.settle(p)
+			first = cmp.Or(first, p.keepsOthers())
+		}
+	}
 	var bids []*Node
 	for _, n := range q.members {
 		if n.Phase != phaseWaiting {
 			continue
 		}
-		if reason, message := s.shut(q, n); reason != "" {
-			says = append(says, Verdict{n.Name, n.UID, q.Name, reason, message})
-			continue
+		switch reason, message := s.shut(q, n); {
+		case reason != "":
+			q.say(n, reason, message)
+		case first != "":
+			q.say(n, reasonAfter, first)
+		default:
+			bids = append(bids, n)
 		}
-		bids = append(bids, n)
 	}
-	slices.SortFunc(bids, s.order)
+	s.call(q, s.canaries(q, bids))
+}
+
+// keepsOthers says why the groups after this one have to wait, "" when they need not.
+func (q *squad) keepsOthers() string {
+	switch {
+	case q.halted != "":
+		return q.Name + " is " + q.halted
+	case len(q.busy) > 0:
+		return q.Name + " goes first: " + list(q.busy)
+	case q.trying != "":
+		return q.Name + " goes first: " + q.trying
+	}
+	return ""
+}
+
+// call nominates from the bids, in their order, as far as zones, budget and slots go.
+func (s *survey) call(q *squad, bids []*Node) {
+	slices.SortFunc(bids, func(a, b *Node) int { return cmp.Or(q.rank(a, b), s.order(a, b)) })
 	free := q.free()
 	full := "" // made once: it names hundreds to thousands
 	for _, n := range bids {
-		verdict := Verdict{Node: n.Name, UID: n.UID, Group: q.Name}
+		zone := n.Labels[q.TopologyKey]
 		_, counted := q.unavailable[n.Name]
-		switch {
-		case !counted && len(q.unavailable) >= q.limit:
+		switch _, goes := q.zones[zone]; {
+		case q.TopologyKey != "" && len(q.zones) > 0 && !goes:
+			ahead := slices.Min(slices.Collect(maps.Keys(q.zones)))
+			q.say(n, reasonZone, fmt.Sprintf("zone %q goes first: %s", ahead, q.zones[ahead]))
+		case !counted && len(q.unavailable) >= q.limit && q.others() > 0:
 			if full == "" {
 				full = fmt.Sprintf("%d of %d may be unavailable: %s", q.limit, len(q.members), q.away())
 			}
-			verdict.Reason, verdict.Message = reasonBudget, full
-		case q.taken >= q.limit || len(free) == 0:
-			verdict.Reason, verdict.Message = reasonSlot, "every slot is taken"
+			q.say(n, reasonBudget, full)
+		case q.taken >= q.limit || len(free) == 0 || !counted && len(q.unavailable) >= q.limit:
+			q.say(n, reasonSlot, "every slot is taken")
 		default:
-			q.taken++
-			q.unavailable[n.Name] = struct{}{}
-			noms = append(noms, Nomination{
+			q.takes(n.Name, n)
+			q.noms = append(q.noms, Nomination{
 				Slot: free[0].Name, Node: n.Name, UID: n.UID, Cycle: n.Cycle, Attempt: n.Attempt,
 				Until: s.Now.Add(s.NominationTimeout),
 			})
 			free = free[1:]
+			q.say(n, "", "")
 		}
-		says = append(says, verdict)
 	}
-	return noms, says
 }
+
+func (q *squad) say(n *Node, reason, message string) {
+	q.says = append(q.says, Verdict{n.Name, n.UID, q.Name, reason, message})
+}
+
+// others counts who is unavailable without being on its way.
+func (q *squad) others() int { return len(q.unavailable) - len(q.busy) }
 
 // shut returns why a waiting node is no candidate, "" when it is one.
 func (s *survey) shut(q *squad, n *Node) (reason, message string) {
@@ -278,6 +339,18 @@ func (s *survey) order(a, b *Node) int {
 		return 0
 	}
 	return cmp.Or(cmp.Compare(own(a), own(b)), a.Pending.Compare(b.Pending), cmp.Compare(a.Name, b.Name))
+}
+
+// rank comes before order: canaries first, nodes that are expected to be difficult last, zones by name.
+func (q *squad) rank(a, b *Node) int {
+	last := func(yes bool) int {
+		if yes {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(last(q.covered(a)), last(q.covered(b))), cmp.Compare(last(a.Warned), last(b.Warned)),
+		cmp.Compare(a.Labels[q.TopologyKey], b.Labels[q.TopologyKey]))
 }
 
 // free returns the slots that can be nominated, surplus ones left out.

@@ -22,6 +22,7 @@ type cluster struct {
 	want   map[string]bool // node name: still has to reboot
 	slots  []Slot
 	rv     int
+	trials map[string]Trial
 	views  [2]View
 	memory [2]*runner // only observe and missed are used
 	before [2][]Slot
@@ -39,9 +40,20 @@ func newCluster(t *testing.T, seed uint64) *cluster {
 		if c.rnd.IntN(3) == 0 {
 			grp.MaxUnavailablePercent = 10 + c.rnd.IntN(60)
 		}
+		if c.rnd.IntN(3) == 0 {
+			grp.TopologyKey = "z"
+		}
+		if c.rnd.IntN(3) == 0 {
+			grp.Canaries, grp.CanarySoak = 1+c.rnd.IntN(2), time.Minute
+		}
+		for before := range g {
+			if c.rnd.IntN(3) == 0 {
+				grp.After = append(grp.After, "g"+strconv.Itoa(before))
+			}
+		}
 		c.groups = append(c.groups, grp)
 		for n := range 1 + c.rnd.IntN(9) {
-			node := idle(fmt.Sprintf("n%d-%d", g, n), func(x *Node) { x.Labels = map[string]string{"g": name} })
+			node := idle(fmt.Sprintf("n%d-%d", g, n), func(x *Node) { x.Labels = map[string]string{"g": name, "z": string("abc"[n%3])} })
 			c.nodes = append(c.nodes, node)
 			c.want[node.Name] = true
 		}
@@ -123,6 +135,7 @@ func (c *cluster) marshal(k int, fresh bool) {
 	r := c.memory[k]
 	v := c.views[k]
 	v.Now, v.Groups, v.NominationTimeout, v.Self = c.now, c.groups, 30*time.Second, c.nodes[k%len(c.nodes)].Name
+	v.Trials = c.trials
 	v.Penalty = map[string]time.Time{}
 	r.observe(&v, c.before[k])
 	for _, a := range Housekeep(v) {
@@ -156,7 +169,14 @@ func (c *cluster) marshal(k int, fresh bool) {
 		v.Penalty[uid] = m.until
 	}
 	room := c.room()
-	for _, n := range Nominate(v) {
+	noms := Nominate(v)
+	if fresh {
+		c.ordered(v, noms)
+	}
+	if fresh || c.chance(80) {
+		c.trials = Trials(v)
+	}
+	for _, n := range noms {
 		i := slices.IndexFunc(v.Slots, func(s Slot) bool { return s.Name == n.Slot })
 		ok := c.cas(v.Slots[i], func(l *Slot) { l.Nominee, l.BidCycle, l.BidAttempt, l.BidUntil = n.UID, n.Cycle, n.Attempt, n.Until })
 		c.note("%s marshal %d: nominate %s for %s: %v", c.now.Format("15:04:05"), k, n.Node, n.Slot, ok)
@@ -212,6 +232,41 @@ func (c *cluster) budget(before map[string]int) {
 	}
 }
 
+// ordered: what a marshal that sees everything nominates keeps to zones, canaries and the order of groups.
+func (c *cluster) ordered(v View, noms []Nomination) {
+	s := look(v)
+	inFlight := map[string][]*Node{} // by group
+	for _, n := range c.nodes {
+		if l := s.slotOf[n.UID]; l != nil && n.Phase != phaseFailed {
+			inFlight[l.Group] = append(inFlight[l.Group], s.byUID[n.UID])
+		}
+	}
+	nominated := map[string][]*Node{}
+	for _, n := range noms {
+		q := s.home[n.UID]
+		nominated[q.Name] = append(nominated[q.Name], s.byUID[n.UID])
+	}
+	for name, goes := range nominated {
+		q := s.group[name]
+		all := slices.Concat(inFlight[name], goes)
+		for _, n := range goes {
+			for _, o := range all {
+				if q.TopologyKey != "" && o.Labels["z"] != n.Labels["z"] {
+					c.fail("%s of zone %s goes beside %s of zone %s", n.Name, n.Labels["z"], o.Name, o.Labels["z"])
+				}
+			}
+		}
+		for _, before := range q.After {
+			if len(inFlight[before]) > 0 || len(nominated[before]) > 0 {
+				c.fail("%s goes though %s goes first", name, before)
+			}
+		}
+		if uncovered := slices.DeleteFunc(slices.Clone(all), q.covered); len(uncovered) > q.Canaries && q.Canaries > 0 {
+			c.fail("%d nodes of %s try a wish, canaries are %d", len(uncovered), name, q.Canaries)
+		}
+	}
+}
+
 // agent lets node i's agent do one thing. It reads everything fresh.
 func (c *cluster) agent(i int, wild bool) {
 	n := &c.nodes[i]
@@ -245,6 +300,7 @@ func (c *cluster) agent(i int, wild bool) {
 		}
 	case phaseVerifying:
 		c.want[n.Name] = false
+		n.Proven = c.now
 		n.Phase, n.Slot, n.Bids, n.Cycle, n.Unschedulable = "", "", false, "", false
 		if c.chance(50) { // the write on the slot may come later
 			return
@@ -333,7 +389,7 @@ func (c *cluster) run() {
 			c.nodes[i].Unschedulable = false
 		}
 	}
-	for range 200 {
+	for range 600 {
 		if c.done() {
 			return
 		}
@@ -344,7 +400,7 @@ func (c *cluster) run() {
 			c.agent(i, false)
 		}
 	}
-	c.fail("after 200 calm rounds some nodes have not gone: %v; slots %+v; nodes %+v", c.want, c.slots, c.nodes)
+	c.fail("after 600 calm rounds some nodes have not gone: %v; slots %+v; nodes %+v", c.want, c.slots, c.nodes)
 }
 
 func TestRandomClusters(t *testing.T) {

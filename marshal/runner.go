@@ -61,6 +61,8 @@ type runner struct {
 	times   func() (nomination, grace time.Duration)
 	// restored is when the API server was seen to have been restored from a backup; zero for never.
 	restored func() time.Time
+	// annotate keeps annotations on the Lease `marshal`.
+	annotate func(map[string]string)
 
 	events chan struct{}
 	roster *roster
@@ -69,6 +71,8 @@ type runner struct {
 	mu     sync.Mutex
 	slot   map[string]Slot // nil before the first list
 	paused map[string]string
+	trials map[string]Trial
+	notes  []string // the annotations of Baton's own that are on the Lease `marshal`
 
 	memory  memory
 	retries int
@@ -113,21 +117,23 @@ func (r *runner) run(ctx context.Context) {
 			cancel() // without its slots a marshal is of no use: let another one lead
 		}
 	})
-	watches.Go(func() { r.watchPauses(ctx) })
+	watches.Go(func() { r.watchLease(ctx) })
 	r.loop(ctx)
 	cancel()
 }
 
-// watchPauses follows the annotations of the Lease `marshal`. Its renewals change nothing here.
-func (r *runner) watchPauses(ctx context.Context) {
+// watchLease follows the annotations of the Lease `marshal`. Its renewals change nothing here.
+func (r *runner) watchLease(ctx context.Context) {
 	apply := func(items map[string]*coordinationv1.Lease) {
-		paused := map[string]string{}
+		paused, trials := map[string]string{}, map[string]Trial{}
+		var notes []string
 		for _, l := range items {
 			paused = pauses(l.Annotations)
+			trials, notes = trialsOf(l.Annotations), notesOf(l.Annotations)
 		}
 		r.mu.Lock()
-		changed := r.paused == nil || !maps.Equal(r.paused, paused)
-		r.paused = paused
+		changed := r.paused == nil || !maps.Equal(r.paused, paused) || !maps.Equal(r.trials, trials)
+		r.paused, r.trials, r.notes = paused, trials, notes
 		r.mu.Unlock()
 		if changed {
 			r.poke()
@@ -136,7 +142,7 @@ func (r *runner) watchPauses(ctx context.Context) {
 	_ = kube.Watch(ctx, r.leases.List, r.leases.Watch, kube.Selection{Fields: "metadata.name=" + leaseName},
 		&coordinationv1.Lease{}, apply, func(err error) {
 			if ctx.Err() == nil {
-				r.log.Warn("watching the pauses", "err", err)
+				r.log.Warn("watching Lease marshal", "err", err)
 			}
 		}) // ends with ctx only
 }
@@ -194,7 +200,7 @@ func (r *runner) snapshot() (v View, ok bool) {
 	}
 	v = View{
 		Now: r.now(), Self: r.self, Groups: r.groups(), Nodes: nodes,
-		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused),
+		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused), Trials: maps.Clone(r.trials),
 	}
 	v.NominationTimeout, v.DeletedGrace = r.times()
 	if at := r.restored(); !at.IsZero() {
@@ -340,6 +346,10 @@ func (r *runner) pass(ctx context.Context, v View) bool {
 		return err
 	}) && clean
 	r.last.Store(newReport(s, verdicts))
+	r.mu.Lock()
+	there := r.notes
+	r.mu.Unlock()
+	r.annotate(notes(Trials(v), verdicts, there))
 	return clean
 }
 
@@ -457,6 +467,7 @@ func (r *runner) due(v View) time.Time {
 		at(t)
 	}
 	at(v.Unsure)
+	at(trialsDue(v))
 	for _, t := range r.memory.gone {
 		at(t.Add(v.DeletedGrace))
 	}

@@ -32,8 +32,11 @@ type Node struct {
 	Pending                        time.Time // since when its sentinel asks
 	Slot                           string    // the slot that its record names
 	Survived                       bool      // its sentinel is the same after a proven reboot
+	Warned                         bool      // its agent expects the drain to be difficult
 	Hold                           string    // a person's reason to leave it alone, "" none
+	Acknowledged                   bool      // a person acknowledges its failure, and its agent has not taken that up yet
 	Reason                         string    // its record's first reason for waiting
+	Proven                         time.Time // the end of its last reboot that ended well; zero for none
 }
 
 // active tells whether the record says that the node is down, or may be.
@@ -89,6 +92,16 @@ type Group struct {
 	MaxUnavailablePercent int                                 // of the group's nodes, rounded down
 	MaxFailed             int                                 // more failed nodes than this halt the group
 	RebootTimeout         time.Duration                       // 0 means 45 minutes
+	After                 []string                            // groups whose nodes go first
+	TopologyKey           string                              // label of the zones that go one after the other; "" for none
+	Canaries              int                                 // how many nodes try a wish first; 0 for none
+	CanarySoak            time.Duration                       // from the last canary's return until the others may go
+}
+
+// Trial is what is remembered of a group's canaries, across marshals: an annotation of the Lease `marshal`.
+type Trial struct {
+	Covered time.Time `json:"covered,omitzero"` // the wishes up to then were tried
+	Started time.Time `json:"started,omitzero"` // of the trial that is on; zero for none
 }
 
 // Limit returns how many of that many nodes may be unavailable, which is the number of slots: never less than 1, and
@@ -116,6 +129,7 @@ type View struct {
 	Nodes  []Node
 	Slots  []Slot
 	Paused map[string]string // group to reason; "" stands for all groups
+	Trials map[string]Trial  // by group, as the Lease `marshal` has them
 
 	// Unsure: until then it is not known who is down, because the API server was restored from a backup; zero: it is known.
 	Unsure time.Time

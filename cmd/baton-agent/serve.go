@@ -153,6 +153,7 @@ func (d *daemon) groups() []marshal.Group {
 	for i, g := range c.Groups {
 		out[i] = marshal.Group{
 			Name: g.Name, Match: g.Match(), MaxFailed: g.MaxFailed, RebootTimeout: time.Duration(g.RebootTimeout),
+			After: g.After, TopologyKey: g.TopologyKey, Canaries: g.Canary.Nodes, CanarySoak: time.Duration(g.Canary.Soak),
 		}
 		if g.MaxUnavailable.Percent {
 			out[i].MaxUnavailablePercent = g.MaxUnavailable.Value

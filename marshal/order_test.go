@@ -1,0 +1,268 @@
+package marshal
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// went is a node that came back healthy from its reboot so many minutes ago.
+func went(name string, ago int) Node {
+	return idle(name, func(n *Node) { n.Proven = zero.Add(-time.Duration(ago) * time.Minute) })
+}
+
+func inZone(z string) func(*Node) { return func(n *Node) { n.Labels = map[string]string{"zone": z} } }
+func warned(n *Node)              { n.Warned = true }
+
+// verdicts are nominations and reasons: node=slot or node:reason, in the order of the nodes.
+func verdicts(v View) string {
+	_, says := look(v).decide()
+	noms := map[string]string{}
+	for _, n := range Nominate(v) {
+		noms[n.Node] = n.Slot
+	}
+	var out []string
+	for _, n := range v.Nodes {
+		for _, s := range says {
+			switch {
+			case s.Node != n.Name:
+			case s.Reason == "":
+				out = append(out, n.Name+"="+noms[n.Name])
+			default:
+				out = append(out, n.Name+":"+s.Reason)
+			}
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+func TestZones(t *testing.T) {
+	zoned := Group{Name: "workers", MaxUnavailable: 2, TopologyKey: "zone"}
+	active := func(name, zone string, i int) Node {
+		return idle(name, inPhase(phaseDraining, SlotName("workers", i)), inZone(zone))
+	}
+	for _, c := range []struct {
+		name string
+		view View
+		want string
+	}{
+		{
+			"the zone that comes first by name goes, as far as there are slots", viewOf(zoned,
+				[]Node{bidder("b1", 9, inZone("b")), bidder("a1", 1, inZone("a")), bidder("a2", 2, inZone("a")), bidder("a3", 3, inZone("a"))}, slots("workers", 2)),
+			"b1:zone a1:slot a2=slot-workers-1 a3=slot-workers-0",
+		},
+		{
+			"while a node of a zone is on its way, no node of another goes", viewOf(zoned,
+				[]Node{active("b1", "b", 0), bidder("a1", 9, inZone("a")), bidder("b2", 1, inZone("b"))}, []Slot{held("workers", 0, "b1"), free("workers", 1)}),
+			"a1:zone b2=slot-workers-1",
+		},
+		{
+			"a zone whose last node is on its way still holds the others", viewOf(zoned,
+				[]Node{active("a1", "a", 0), bidder("b1", 9, inZone("b"))}, []Slot{held("workers", 0, "a1"), free("workers", 1)}),
+			"b1:zone",
+		},
+		{"a zone in which nobody can go holds nobody", viewOf(zoned, []Node{bidder("a1", 9, inZone("a"), gateShut), bidder("b1", 1, inZone("b")), idle("c")}, slots("workers", 2)), "a1:window b1=slot-workers-0"},
+		{"a failed node that its group bears holds no zone", func() View {
+			g := zoned
+			g.MaxFailed, g.MaxUnavailable = 1, 3
+			return viewOf(g, []Node{idle("a1", inPhase(phaseFailed, SlotName("workers", 0)), inZone("a")), bidder("b1", 1, inZone("b")), bidder("b2", 2, inZone("b"))},
+				[]Slot{held("workers", 0, "a1"), free("workers", 1), free("workers", 2)})
+		}(), "b1=slot-workers-2 b2=slot-workers-1"},
+		{"nodes without the label are a zone of their own", viewOf(zoned, []Node{bidder("a1", 9, inZone("a")), bidder("x", 1), bidder("y", 2)}, slots("workers", 2)), "a1:zone x=slot-workers-1 y=slot-workers-0"},
+		{
+			"a nominated node counts as on its way", viewOf(zoned, []Node{bidder("b1", 9, inZone("b")), bidder("a1", 1, inZone("a"))},
+				[]Slot{offered("workers", 0, "b1", time.Second), free("workers", 1)}),
+			"b1:slot a1:zone",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, verdicts(c.view)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestRank(t *testing.T) {
+	t.Run("a node that is expected to be difficult goes after those that are not", func(t *testing.T) {
+		v := viewOf(workers(2), []Node{bidder("a", 9, warned), bidder("b", 1), bidder("c", 2)}, slots("workers", 2))
+		if got := verdicts(v); got != "a:slot b=slot-workers-1 c=slot-workers-0" {
+			t.Error(got)
+		}
+	})
+	t.Run("and goes when nobody else does", func(t *testing.T) {
+		if got := verdicts(viewOf(workers(1), []Node{bidder("a", 9, warned), idle("b")}, slots("workers", 1))); got != "a=slot-workers-0" {
+			t.Error(got)
+		}
+	})
+}
+
+func TestAfter(t *testing.T) {
+	of := func(w, cp []Node, change ...func(*View)) View {
+		isCP := func(l map[string]string) bool { return l["cp"] != "" }
+		for i := range cp {
+			cp[i].Labels = map[string]string{"cp": "yes"}
+		}
+		v := View{Now: zero, NominationTimeout: 30 * time.Second, Nodes: append(cp, w...), Groups: []Group{
+			{Name: "control-plane", MaxUnavailable: 1, Match: isCP, After: []string{"workers"}}, {Name: "workers", MaxUnavailable: 1},
+		}, Slots: append(slots("control-plane", 1), slots("workers", 1)...)}
+		for _, f := range change {
+			f(&v)
+		}
+		return v
+	}
+	holds := func(node string) func(*View) {
+		return func(v *View) { v.Slots[1] = held("workers", 0, node) }
+	}
+	for _, c := range []struct {
+		name string
+		view View
+		want string
+	}{
+		{"workers that can go go first", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}), "c:after w=slot-workers-0"},
+		{"a worker on its way is waited for", of([]Node{idle("w", inPhase(phaseRebooting, SlotName("workers", 0)))}, []Node{bidder("c", 9)}, holds("w")), "c:after"},
+		{"workers that wait for something else hold nobody", of([]Node{bidder("w", 1, gateShut), bidder("h", 1, onHold)}, []Node{bidder("c", 9)}), "c=slot-control-plane-0 w:window h:hold"},
+		{"nor do workers that a dead one holds up", of([]Node{bidder("w", 1), idle("x", notReady)}, []Node{bidder("c", 9)}), "c=slot-control-plane-0 w:budget"},
+		{"workers that are halted do", of([]Node{bidder("w", 1), idle("x", inPhase(phaseFailed, SlotName("workers", 0)))}, []Node{bidder("c", 9)}, holds("x")), "c:after w:halted"},
+		{"workers that are paused do not", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Paused = map[string]string{"workers": "x"} }), "c=slot-control-plane-0 w:paused"},
+		{"workers whose canary has to prove itself do", of([]Node{bidder("w", 1), went("x", 1)}, []Node{bidder("c", 9)}, func(v *View) {
+			v.Groups[1].Canaries, v.Groups[1].CanarySoak = 1, time.Hour
+			v.Trials = map[string]Trial{"workers": {Started: zero.Add(-2 * time.Minute)}}
+		}), "c:after w:canary"},
+		{"when the workers are done the control plane goes, one at a time", of([]Node{idle("w")}, []Node{bidder("c", 9), bidder("d", 1), idle("e")}), "c=slot-control-plane-0 d:slot"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, verdicts(c.view)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestCanaries(t *testing.T) {
+	group := Group{Name: "workers", MaxUnavailable: 2, Canaries: 1, CanarySoak: 30 * time.Minute}
+	two := group
+	two.Canaries = 2
+	minutes := func(ago int) time.Time { return zero.Add(-time.Duration(ago) * time.Minute) }
+	of := func(g Group, trial Trial, nodes []Node, s []Slot) View {
+		v := viewOf(g, nodes, s)
+		v.Trials = map[string]Trial{"workers": trial}
+		return v
+	}
+	for _, c := range []struct {
+		name  string
+		view  View
+		want  string
+		trial Trial // afterwards
+	}{
+		{
+			"before a trial is on record nobody goes, and one begins", of(group, Trial{}, []Node{bidder("a", 9), bidder("b", 1)}, slots("workers", 2)),
+			"a:canary b:canary",
+			Trial{Started: zero},
+		},
+		{
+			"then one node goes, though there are two slots", of(group, Trial{Started: zero}, []Node{bidder("a", 9), bidder("b", 1)}, slots("workers", 2)),
+			"a=slot-workers-0 b:canary",
+			Trial{Started: zero},
+		},
+		{
+			"while it is on its way the others wait", of(group, Trial{Started: minutes(5)},
+				[]Node{bidder("a", 9, inPhase(phaseRebooting, "slot-workers-0")), bidder("b", 1), idle("c")}, []Slot{held("workers", 0, "a"), free("workers", 1)}),
+			"b:canary",
+			Trial{Started: minutes(5)},
+		},
+		{
+			"and while it proves itself", of(group, Trial{Started: minutes(40)}, []Node{went("a", 29), bidder("b", 90), idle("c")}, slots("workers", 2)),
+			"b:canary",
+			Trial{Started: minutes(40)},
+		},
+		{
+			"when it has, the wishes that are not younger are covered", of(group, Trial{Started: minutes(40)}, []Node{went("a", 30), bidder("b", 90)}, slots("workers", 2)),
+			"b:canary", // until that is on record
+			Trial{Covered: zero},
+		},
+		{
+			"and go as there are slots", of(group, Trial{Covered: zero}, []Node{went("a", 30), bidder("b", 90), bidder("c", 91), bidder("d", 92)}, slots("workers", 2)),
+			"b:slot c=slot-workers-1 d=slot-workers-0",
+			Trial{Covered: zero},
+		},
+		{
+			"a younger wish is tried anew, beside those that are covered", of(group, Trial{Covered: minutes(10), Started: zero},
+				[]Node{bidder("old", 20), bidder("new", 5), bidder("newer", 4)}, slots("workers", 2)),
+			"old=slot-workers-1 new=slot-workers-0 newer:canary",
+			Trial{Covered: minutes(10), Started: zero},
+		},
+		{
+			"of two canaries one that is back is not enough", of(two, Trial{Started: minutes(90)}, []Node{went("a", 60), bidder("b", 95), bidder("c", 94)}, slots("workers", 2)),
+			"b=slot-workers-0 c:canary",
+			Trial{Started: minutes(90)},
+		},
+		{
+			"the second one's return is what counts", of(two, Trial{Started: minutes(90)}, []Node{went("a", 60), went("b", 29), bidder("c", 94)}, slots("workers", 2)),
+			"c:canary",
+			Trial{Started: minutes(90)},
+		},
+		{
+			"a canary that is not healthy any more does not count", of(group, Trial{Started: minutes(90)},
+				[]Node{idle("a", func(n *Node) { n.Proven = minutes(60) }, notReady), bidder("b", 95), idle("c"), idle("d")}, slots("workers", 2)),
+			"b=slot-workers-0",
+			Trial{Started: minutes(90)},
+		},
+		{
+			"a reboot from before the trial is no canary's", of(group, Trial{Started: minutes(20)}, []Node{went("a", 21), bidder("b", 95)}, slots("workers", 2)),
+			"b=slot-workers-0",
+			Trial{Started: minutes(20)},
+		},
+		{
+			"more canaries than nodes are all nodes", of(Group{Name: "workers", MaxUnavailable: 2, Canaries: 5, CanarySoak: time.Minute}, Trial{Started: minutes(20)},
+				[]Node{went("a", 10), went("b", 5)}, slots("workers", 2)),
+			"",
+			Trial{Covered: minutes(4)},
+		},
+		{"without canaries nothing is remembered", of(workers(1), Trial{Covered: minutes(4), Started: minutes(1)}, []Node{bidder("a", 1)}, slots("workers", 1)), "a=slot-workers-0", Trial{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, verdicts(c.view)); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(c.trial, Trials(c.view)["workers"]); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestAcknowledgedFailuresDoNotHalt(t *testing.T) {
+	for acked, want := range map[bool]string{false: "a:halted", true: "a=slot-workers-1"} {
+		dead := idle("x", inPhase(phaseRebooting, "slot-workers-0"), notReady, func(n *Node) { n.Acknowledged = acked })
+		v := viewOf(workers(2), []Node{bidder("a", 1), dead, idle("b")}, []Slot{held("workers", 0, "x"), free("workers", 1)})
+		v.Away = map[string]time.Time{"uid-x": zero.Add(-50 * time.Minute)}
+		if got := verdicts(v); got != want {
+			t.Errorf("acknowledged %v: %s, want %s", acked, got, want)
+		}
+	}
+}
+
+func TestNotes(t *testing.T) {
+	says := []Verdict{
+		{Node: "a", Group: "workers", Reason: reasonBudget, Message: "1 of 1 may be unavailable: n7"},
+		{Node: "b", Group: "workers", Reason: reasonBudget, Message: "else"},
+		{Node: "c", Group: "workers", Reason: "window"},
+		{Node: "d", Group: "workers"},
+		{Node: "e", Reason: reasonGroup},
+	}
+	got := notes(map[string]Trial{"workers": {Covered: zero}}, says, []string{trialKey + ".old", waitingKey + ".workers"})
+	want := map[string]string{
+		"kubebaton.io/canary.old":      "",
+		"kubebaton.io/canary.workers":  `{"covered":"` + zero.Format(time.RFC3339) + `"}`,
+		"kubebaton.io/waiting.workers": "2 for budget (1 of 1 may be unavailable: n7); 1 for window",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]Trial{"workers": {Covered: zero}}, trialsOf(got)); diff != "" {
+		t.Error(diff)
+	}
+}
