@@ -20,7 +20,7 @@ func TestTheMetricsAreDocumented(t *testing.T) {
 		documented[name[1]] = false
 	}
 	literal := regexp.MustCompile(`"(baton_[a-z0-9_]*)"(?: ?\+ ?name)?`)
-	group := regexp.MustCompile(`"((?:nodes|waiting|slots|halted|paused|oldest_waiting_seconds))"`)
+	group := regexp.MustCompile(`"((?:nodes|waiting|slots|halted|paused|oldest_waiting_seconds|estimated_seconds_left))"`)
 	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() && (d.Name() == "lab" || d.Name() == ".git") {
 			return orSkip(err)

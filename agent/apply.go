@@ -46,7 +46,7 @@ func (a *Agent) apply(ctx context.Context, o Observation, e Effect) error {
 
 // store is the one place that writes the Node, and tells of it.
 func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
-	text, phase, taint := "", "", false
+	text, phase, taint, shield := "", "", false, false
 	if e.Record != nil {
 		e.Record.Version, e.Record.Instance = RecordVersion, o.Instance
 		t, err := e.Record.encode()
@@ -54,9 +54,10 @@ func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
 			return err
 		}
 		text, phase, taint = t, strings.ToLower(string(e.Record.Phase)), e.Record.Survived == ""
+		shield = e.Record.Phase.down()
 	}
 	c := NodeChange{
-		Record: &text, Phase: &phase, Taint: &taint, Unschedulable: e.Cordon,
+		Record: &text, Phase: &phase, Taint: &taint, Shield: &shield, Unschedulable: e.Cordon,
 		ClearRequest: e.ClearRequest, ClearAcknowledge: e.ClearAcknowledge,
 	}
 	if e.History != nil {

@@ -117,6 +117,9 @@ func (c crash) run(t *testing.T) (faults []string, reached bool) {
 	if s.node.Unschedulable != s.theirs {
 		faults = append(faults, fmt.Sprintf("cordoned %v, by people %v", s.node.Unschedulable, s.theirs))
 	}
+	if s.node.Shields != "" && s.node.Record == "" {
+		faults = append(faults, "other controllers are still kept from the node")
+	}
 	if s.node.Record == "" && (s.node.Phase != "" || s.node.Tainted) {
 		faults = append(faults, fmt.Sprintf("label %q, taint %v stay", s.node.Phase, s.node.Tainted))
 	}

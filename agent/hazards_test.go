@@ -188,6 +188,26 @@ func TestHazards(t *testing.T) {
 			}, nil,
 		},
 		{
+			"a node that another controller removes is not taken down, and given back when it was", 2 * time.Hour,
+			func(t *testing.T, s *sim) {
+				s.with(func() { s.pods = 60 })
+				s.raise("a")
+				pass(10 * time.Second)
+				s.person(func() { s.node.Removal = "ToBeDeletedByClusterAutoscaler" })
+				pass(time.Hour)
+				s.cordoned(t, false)
+				s.rebooted(t, 0)
+				if r := s.record(); r.Phase != Waiting || r.Reasons[0] != ReasonRemoval {
+					t.Errorf("record %+v", r)
+				}
+			}, nil,
+		},
+		{
+			"shields left by a cycle whose record was lost are taken off", time.Hour,
+			func(_ *testing.T, s *sim) { s.person(func() { s.node.Shields = "karpenter.sh/do-not-disrupt" }) },
+			func(t *testing.T, s *sim) { s.settled(t, 0) },
+		},
+		{
 			"an answer that says nothing is no proof that the host stays up", time.Hour,
 			func(_ *testing.T, s *sim) { s.with(func() { s.odd, s.goesAfter = true, 30*time.Second }); s.raise("a") },
 			func(t *testing.T, s *sim) { s.settled(t, 1) },

@@ -94,6 +94,9 @@ func (o Observation) closed() []Closed {
 	if o.Group == "" {
 		c = append(c, Closed{Reason: ReasonGroup, Message: "no group of the configuration selects this node"})
 	}
+	if o.Node.Removal != "" {
+		c = append(c, Closed{Reason: ReasonRemoval, Message: "another controller removes the node: " + o.Node.Removal})
+	}
 	if o.Skew.Abs() > maxSkew {
 		c = append(c, Closed{Reason: ReasonClock, Message: "the clock is " + o.Skew.Round(time.Second).String() + " off the API server's"})
 	}

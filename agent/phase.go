@@ -16,6 +16,11 @@ const (
 	Failed    Phase = "Failed"
 )
 
+// down tells whether the node is, or may be, down: other controllers are kept from removing it.
+func (p Phase) down() bool {
+	return slices.Contains([]Phase{Draining, Rebooting, Verifying, Failed}, p)
+}
+
 // Reason says why a cycle moved or waits. It is the same word in record, Event, metric and log.
 type Reason string
 
@@ -44,6 +49,7 @@ const (
 	ReasonClock            Reason = "clock"
 	ReasonConfig           Reason = "config"
 	ReasonOtherRebooter    Reason = "other-rebooter"
+	ReasonRemoval          Reason = "removal"
 	ReasonInhibitor        Reason = "inhibitor"
 	ReasonUnmanagedPod     Reason = "unmanaged-pod"
 	ReasonPDB              Reason = "pdb"
@@ -91,6 +97,7 @@ func meanings() map[Reason]string {
 		ReasonClock:            "the clock is more than a minute off the API server's",
 		ReasonConfig:           "there is no valid configuration",
 		ReasonOtherRebooter:    "another tool on the host reboots it too",
+		ReasonRemoval:          "another controller removes the node from the cluster",
 		ReasonInhibitor:        "a program on the host blocks shutdown",
 		ReasonUnmanagedPod:     "a pod without a controller would be lost",
 		ReasonPDB:              "a PodDisruptionBudget lets no pod go",
@@ -122,7 +129,7 @@ func moves() map[move][]Reason {
 	// Reasons to go back to Waiting without counting an attempt: nothing is wrong with the node, it is not the time.
 	undone := []Reason{
 		ReasonSentinelGone, ReasonHold, ReasonUncordoned, ReasonWindow, ReasonPaused, ReasonClock, ReasonOtherRebooter,
-		ReasonInhibitor, ReasonRebootLimit, ReasonConfig, ReasonRemoved,
+		ReasonInhibitor, ReasonRebootLimit, ReasonConfig, ReasonRemoved, ReasonRemoval,
 	}
 	return map[move][]Reason{
 		{Idle, Waiting}:   {ReasonSentinel, ReasonSentinelSurvived},

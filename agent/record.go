@@ -49,6 +49,7 @@ type Record struct {
 	Until     time.Time `json:"until,omitzero"`     // Backoff, or Waiting after a veto: no bid before
 	Backoffs  int       `json:"backoffs,omitempty"` // consecutive, they make the delay grow
 	Survived  string    `json:"survived,omitempty"` // fingerprint of the sentinel that survived a reboot
+	Cordoned  time.Time `json:"cordoned,omitzero"`  // Draining was entered
 	Down      time.Time `json:"down,omitzero"`      // Rebooting was entered
 	// What the node was like before, to compare with after the reboot.
 	Pods        []string         `json:"pods,omitempty"`
@@ -103,7 +104,7 @@ func parseRecord(text string) (*Record, error) {
 }
 
 func (r *Record) encode() (string, error) {
-	for _, t := range []*time.Time{&r.Since, &r.Pending, &r.Deadline, &r.Healthy, &r.Until, &r.Down} {
+	for _, t := range []*time.Time{&r.Since, &r.Pending, &r.Deadline, &r.Healthy, &r.Until, &r.Cordoned, &r.Down} {
 		*t = t.UTC().Truncate(time.Millisecond)
 	}
 	b, err := json.Marshal(r)
@@ -139,7 +140,8 @@ type Entry struct {
 	At       time.Time     `json:"at"`
 	Result   Reason        `json:"result"`
 	Reason   string        `json:"reason,omitempty"`   // what wanted the reboot
-	Downtime time.Duration `json:"downtime,omitempty"` // Rebooting to Ready, in nanoseconds
+	Downtime time.Duration `json:"downtime,omitempty"` // Rebooting to healthy, in nanoseconds
+	Took     time.Duration `json:"took,omitempty"`     // Draining to healthy, in nanoseconds
 	Rebooted bool          `json:"rebooted,omitempty"` // proven by a new boot ID
 	// Fingerprint of the sentinel that the reboot served: the same one soon after is the same one still.
 	Fingerprint string `json:"fingerprint,omitempty"`

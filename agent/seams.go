@@ -32,12 +32,15 @@ type Node struct {
 	Deleting                   bool   // metadata.deletionTimestamp is set
 	Labels                     map[string]string
 	Allocatable                map[string]int64
-	Taints                     string // spec.taints as JSON; a write of the atomic list starts from it
-	Tainted                    bool   // Baton's own taint is there
-	Phase                      string // label kubebaton.io/phase
-	Record                     string // annotation kubebaton.io/reboot
-	History                    string // annotation kubebaton.io/history
-	Hold, Request, Acknowledge string // what people wrote; never empty when the annotation is there
+	Taints                     string   // spec.taints as JSON; a write of the atomic list starts from it
+	Tainted                    bool     // Baton's own taint is there
+	Phase                      string   // label kubebaton.io/phase
+	Record                     string   // annotation kubebaton.io/reboot
+	History                    string   // annotation kubebaton.io/history
+	Hold, Request, Acknowledge string   // what people wrote; never empty when the annotation is there
+	Shields                    string   // annotation kubebaton.io/shields: how this agent keeps other controllers from removing the node
+	Bare                       []string // how else it could
+	Removal                    string   // what says that another controller removes the node; "" nothing
 }
 
 // NodeChange is one PATCH of the Node; nil leaves a thing as it is, "" removes it.
@@ -45,6 +48,7 @@ type NodeChange struct {
 	Record, History, Phase         *string
 	Unschedulable, Taint           *bool
 	ClearRequest, ClearAcknowledge bool
+	Shield                         *bool // true keeps other controllers from removing the node; false no more
 }
 
 // NodeStore is the API server's side of the Node.

@@ -53,7 +53,11 @@ func verifying(o Observation) Decision {
 		return wait("soaks", o.Due.Soaked, renewAt(s, holds))
 	}
 	downtime := max(0, o.Now.Sub(r.Down)).Round(time.Millisecond)
-	return do(o.finish(Entry{Result: ReasonRebooted, Downtime: downtime}, ReasonHealthy,
+	e := Entry{Result: ReasonRebooted, Downtime: downtime}
+	if !r.Cordoned.IsZero() {
+		e.Took = max(0, o.Now.Sub(r.Cordoned)).Round(time.Millisecond)
+	}
+	return do(o.finish(e, ReasonHealthy,
 		fmt.Sprintf("rebooted and healthy after %s, boot ID %s, before %s", downtime, o.Boot, r.BootID)))
 }
 

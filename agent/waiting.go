@@ -21,7 +21,7 @@ func idle(o Observation) Decision {
 	if s, ok := o.unwanted(); ok {
 		return do(DeclineSlot{s})
 	}
-	if o.Node.Phase != "" || o.Node.Tainted {
+	if o.Node.Phase != "" || o.Node.Tainted || o.Node.Shields != "" {
 		return do(WriteNode{})
 	}
 	if o.wish().Source == "" {
@@ -254,7 +254,7 @@ func cordon(o Observation, s Slot) Decision {
 	r.Pods, r.Allocatable = slices.Clone(o.Gates.Ready), o.Node.Allocatable
 	r.Request = o.Node.Request
 	r.Settings = *o.Settings
-	r.Deadline = o.Now.Add(r.Settings.DrainTimeout)
+	r.Cordoned, r.Deadline = o.Now, o.Now.Add(r.Settings.DrainTimeout)
 	w := o.enter(r, Draining, ReasonSlot, "holds "+s.Name)
 	w.ClearAcknowledge = true // it was meant for something that is over
 	if r.Cordon == CordonBaton {

@@ -376,6 +376,9 @@ func (s simNode) Patch(ctx context.Context, from Node, c NodeChange) (Node, erro
 				s.violated("uncordon while the host goes down")
 			}
 		}
+		if c.Unschedulable != nil && *c.Unschedulable && !*c.Shield {
+			s.violated("cordon without a shield against other controllers")
+		}
 		if c.Unschedulable != nil && *c.Unschedulable && s.slot.Holder != s.node.Name {
 			s.violated("cordon without the slot")
 		}
@@ -412,6 +415,9 @@ func (s simNode) Patch(ctx context.Context, from Node, c NodeChange) (Node, erro
 		}
 		if c.ClearAcknowledge {
 			n.Acknowledge = ""
+		}
+		if c.Shield != nil {
+			n.Shields = map[bool]string{true: "karpenter.sh/do-not-disrupt"}[*c.Shield]
 		}
 		n.ResourceVersion = s.next()
 		out = *n
@@ -752,6 +758,9 @@ func (s simPods) Drain(ctx context.Context, _ DrainSettings, progress func(Drain
 			return nil
 		}
 		progress(DrainView{Remaining: left, Reason: why, Message: "some pod"})
+		if err := s.request(ctx); err != nil {
+			return err
+		}
 		if why == "" {
 			if err := s.at("evict", func() error { s.pods--; return nil }); err != nil {
 				return err
@@ -982,6 +991,9 @@ func (s *sim) settled(t *testing.T, wantReboots int) {
 	n, sl, reboots := s.state()
 	for _, b := range s.bad {
 		t.Errorf("invariant: %s", b)
+	}
+	if n.Shields != "" {
+		t.Errorf("other controllers are still kept from the node by %s", n.Shields)
 	}
 	if n.Record != "" || n.Phase != "" || n.Tainted {
 		t.Errorf("the node still has record %q, label %q, taint %v", n.Record, n.Phase, n.Tainted)

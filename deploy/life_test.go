@@ -87,8 +87,9 @@ func TestANodeAsTheAgentWritesIt(t *testing.T) {
 	yes, no, none := true, false, ""
 	record, phase, history := `{"version":1}`, "Draining", `[]`
 	for _, ch := range []node.Change{
-		{Record: &record, Phase: &phase, Unschedulable: &yes, Taint: &yes, ClearRequest: true},
-		{Record: &none, Phase: &none, History: &history, Unschedulable: &no, Taint: &no, ClearAcknowledge: true},
+		{Shield: &no},
+		{Record: &record, Phase: &phase, Unschedulable: &yes, Taint: &yes, Shield: &yes, ClearRequest: true},
+		{Record: &none, Phase: &none, History: &history, Unschedulable: &no, Taint: &no, Shield: &no, ClearAcknowledge: true},
 	} {
 		eventually(t, "patching the Node", func(ctx context.Context) error {
 			v, err = c.Patch(ctx, v, ch)

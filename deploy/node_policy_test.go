@@ -13,7 +13,7 @@ import (
 const (
 	noNode         = "the token does not say which node it belongs to"
 	otherNode      = "an agent may update its own Node and no other"
-	nodeAnnotation = "an agent may write the annotations kubebaton.io/reboot and kubebaton.io/history"
+	nodeAnnotation = "an agent may write the annotations kubebaton.io/reboot, kubebaton.io/history and kubebaton.io/shields"
 	nodeMetadata   = "of the metadata an agent may write the label kubebaton.io/phase"
 	nodeSpec       = "of the spec an agent may write unschedulable and its taint"
 	nodeTaint      = "an agent may write the taint kubebaton.io/reboot-pending:PreferNoSchedule and no other"
@@ -33,6 +33,12 @@ var nodePatches = []struct{ name, patch, want string }{
 	{"it adds its taint in front of the others", `{"spec": {"taints": [
 		{"key": "kubebaton.io/reboot-pending", "effect": "PreferNoSchedule"},
 		{"key": "team", "value": "a", "effect": "NoSchedule"}]}}`, ""},
+	{"it shields the node from cluster-autoscaler", `{"metadata": {"annotations": {
+		"cluster-autoscaler.kubernetes.io/scale-down-disabled": "true", "kubebaton.io/shields": "x"}}}`, ""},
+	{"it takes off what it wrote there", `{"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": null, "kubebaton.io/shields": null}}}`, ""},
+	{"it writes nothing else there", `{"metadata": {"annotations": {"cluster-autoscaler.kubernetes.io/scale-down-disabled": "false"}}}`, nodeAnnotation},
+	{"it changes no shield of others", `{"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "false"}}}`, nodeAnnotation},
+	{"it takes off no shield of others", `{"metadata": {"annotations": {"cluster-autoscaler.kubernetes.io/scale-down-delay": null}}}`, nodeAnnotation},
 	{"it asks itself for no reboot", `{"metadata": {"annotations": {"kubebaton.io/request": "now"}}}`, nodeAnnotation},
 	{"it acknowledges no failure of its own", `{"metadata": {"annotations": {"kubebaton.io/acknowledge": "now"}}}`, nodeAnnotation},
 	{"it does not lift a person's hold", `{"metadata": {"annotations": {"kubebaton.io/hold": null}}}`, nodeAnnotation},
@@ -67,6 +73,7 @@ func nodeBefore(t *testing.T, name string) {
 	n.Labels = map[string]string{"pool": "a"}
 	n.Annotations = map[string]string{
 		"example.com/mine": "x", "kubebaton.io/hold": "disk", "kubebaton.io/request": "kernel", "kubebaton.io/acknowledge": "yes",
+		"karpenter.sh/do-not-disrupt": "true", "kubebaton.io/shields": "karpenter.sh/do-not-disrupt", "cluster-autoscaler.kubernetes.io/scale-down-delay": "1h",
 	}
 	n.Spec = corev1.NodeSpec{Unschedulable: true, Taints: []corev1.Taint{{Key: "team", Value: "a", Effect: corev1.TaintEffectNoSchedule}}}
 	if _, err := nodes.Update(ctx, n, metav1.UpdateOptions{}); err != nil {

@@ -21,7 +21,8 @@ type groupReport struct {
 	phases                        map[string]int
 	free, nominated, held, braked int
 	halted, paused                bool
-	oldest                        time.Time // pending since, of those that wait; zero for none
+	oldest                        time.Time     // pending since, of those that wait; zero for none
+	left                          time.Duration // until all that bid have gone, estimated; negative when it cannot be told
 }
 
 func newReport(s *survey, verdicts []Verdict) *report {
@@ -50,16 +51,41 @@ func newReport(s *survey, verdicts []Verdict) *report {
 				g.braked++
 			}
 		}
+		g.left = s.left(q)
 		rep.groups = append(rep.groups, g)
 	}
 	return rep
+}
+
+// left estimates how long the group needs until all that bid, or are on their way, are back: by how long its nodes took last
+// time. It cannot be told while nothing goes, or when no node has ever gone.
+func (s *survey) left(q *squad) time.Duration {
+	var took time.Duration
+	known, bids := 0, 0
+	for _, n := range q.members {
+		if n.Took > 0 {
+			took += n.Took
+			known++
+		}
+		if n.Bids && s.slotOf[n.UID] == nil {
+			bids++
+		}
+	}
+	switch {
+	case bids+len(q.busy) == 0:
+		return 0
+	case known == 0 || q.brake() != "":
+		return -1
+	}
+	// Those on their way are half done on average.
+	return time.Duration((float64(bids) + float64(len(q.busy))/2) * float64(took) / float64(known) / float64(q.limit))
 }
 
 // collector shows the last report. It is registered while the agent leads, so that the numbers come from one place.
 type collector struct {
 	last *atomic.Pointer[report]
 
-	nodes, waiting, slots, halted, paused, oldest *prometheus.Desc
+	nodes, waiting, slots, halted, paused, oldest, left *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*collector)(nil)
@@ -76,11 +102,12 @@ func newCollector(last *atomic.Pointer[report]) *collector {
 		halted:  desc("halted", "1 while too many nodes of the group have failed.", "group"),
 		paused:  desc("paused", "1 while a person has paused the group.", "group"),
 		oldest:  desc("oldest_waiting_seconds", "Age of the oldest bid of the group, 0 when nobody waits.", "group"),
+		left:    desc("estimated_seconds_left", "Until all that bid are back, by how long the group's nodes took last time; absent when that cannot be told.", "group"),
 	}
 }
 
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.nodes, c.waiting, c.slots, c.halted, c.paused, c.oldest} {
+	for _, d := range []*prometheus.Desc{c.nodes, c.waiting, c.slots, c.halted, c.paused, c.oldest, c.left} {
 		out <- d
 	}
 }
@@ -112,5 +139,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			age = max(0, time.Since(g.oldest).Seconds())
 		}
 		gauge(c.oldest, age, g.name)
+		if g.left >= 0 {
+			gauge(c.left, g.left.Seconds(), g.name)
+		}
 	}
 }

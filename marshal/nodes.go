@@ -60,26 +60,28 @@ type record struct {
 // history is the part of an agent's history that matters here.
 type history struct {
 	Cycles []struct {
-		At     time.Time `json:"at"`
-		Result string    `json:"result"`
+		At     time.Time     `json:"at"`
+		Result string        `json:"result"`
+		Took   time.Duration `json:"took"`
 	} `json:"cycles"`
 }
 
 // resultRebooted is the result of a cycle whose reboot ended well.
 const resultRebooted = "rebooted"
 
-// proven is the end of the last reboot that ended well; zero when there is none, or when that cannot be read.
-func proven(text string) time.Time {
+// proven is the end of the last reboot that ended well, and how long the node was taken down for it; zero when there is
+// none, or when that cannot be read.
+func proven(text string) (at time.Time, took time.Duration) {
 	var h history
 	if text == "" || json.Unmarshal([]byte(text), &h) != nil {
-		return time.Time{}
+		return time.Time{}, 0
 	}
 	for _, c := range slices.Backward(h.Cycles) {
 		if c.Result == resultRebooted {
-			return c.At
+			return c.At, c.Took
 		}
 	}
-	return time.Time{}
+	return time.Time{}, 0
 }
 
 // recordVersion is the newest version that is understood. A newer record is that of a node which is left alone.
@@ -100,7 +102,7 @@ func trim(n *corev1.Node) Node {
 		out.Hold = cmp.Or(why, noReason)
 	}
 	_, out.Acknowledged = n.Annotations[acknowledgeKey]
-	out.Proven = proven(n.Annotations[historyKey])
+	out.Proven, out.Took = proven(n.Annotations[historyKey])
 	raw, ok := n.Annotations[recordKey]
 	if !ok {
 		return out
@@ -147,7 +149,7 @@ func (n *Node) same(o *Node) bool {
 		n.Unschedulable == o.Unschedulable && n.Deleting == o.Deleting && n.Foreign == o.Foreign && n.Phase == o.Phase &&
 		n.Cycle == o.Cycle && n.Attempt == o.Attempt && n.Bids == o.Bids && n.Pending.Equal(o.Pending) && n.Slot == o.Slot &&
 		n.Survived == o.Survived && n.Warned == o.Warned && n.Hold == o.Hold && n.Acknowledged == o.Acknowledged &&
-		n.Reason == o.Reason && n.Proven.Equal(o.Proven) && maps.Equal(n.Labels, o.Labels)
+		n.Reason == o.Reason && n.Proven.Equal(o.Proven) && n.Took == o.Took && maps.Equal(n.Labels, o.Labels)
 }
 
 // kept is a trimmed Node on its way through the reflector, which asks for the metadata of what it stores.

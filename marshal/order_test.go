@@ -245,6 +245,30 @@ func TestAcknowledgedFailuresDoNotHalt(t *testing.T) {
 	}
 }
 
+func TestHowLongIsLeft(t *testing.T) {
+	took := func(minutes int) func(*Node) { return func(n *Node) { n.Took = time.Duration(minutes) * time.Minute } }
+	busy := idle("x", inPhase(phaseRebooting, "slot-workers-0"))
+	for _, c := range []struct {
+		name string
+		view View
+		want time.Duration
+	}{
+		{"nobody bids, nothing is left", viewOf(workers(1), []Node{idle("a", took(5))}, slots("workers", 1)), 0},
+		{"nobody has gone yet, it cannot be told", viewOf(workers(1), []Node{bidder("a", 1)}, slots("workers", 1)), -1},
+		{"five minutes for each of three", viewOf(workers(1), []Node{bidder("a", 1, took(5)), bidder("b", 1), bidder("c", 1)}, slots("workers", 1)), 15 * time.Minute},
+		{"two at a time", viewOf(workers(2), []Node{bidder("a", 1, took(4)), bidder("b", 1, took(6))}, slots("workers", 2)), 5 * time.Minute},
+		{"one on its way is half done", viewOf(workers(1), []Node{busy, idle("a", took(10))}, []Slot{held("workers", 0, "x")}), 5 * time.Minute},
+		{"a node whose gates are shut is not waited for", viewOf(workers(1), []Node{bidder("a", 1, took(5), gateShut), bidder("b", 1)}, slots("workers", 1)), 5 * time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := look(c.view)
+			if got := s.left(s.squads[0]); got != c.want {
+				t.Errorf("%s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
 func TestNotes(t *testing.T) {
 	says := []Verdict{
 		{Node: "a", Group: "workers", Reason: reasonBudget, Message: "1 of 1 may be unavailable: n7"},

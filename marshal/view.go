@@ -28,15 +28,16 @@ type Node struct {
 	Foreign                        bool // runs no agent: virtual-kubelet, Fargate, Windows. Not counted
 	Phase, Cycle                   string
 	Attempt                        int
-	Bids                           bool      // its record wants a slot now: Waiting with every gate open
-	Pending                        time.Time // since when its sentinel asks
-	Slot                           string    // the slot that its record names
-	Survived                       bool      // its sentinel is the same after a proven reboot
-	Warned                         bool      // its agent expects the drain to be difficult
-	Hold                           string    // a person's reason to leave it alone, "" none
-	Acknowledged                   bool      // a person acknowledges its failure, and its agent has not taken that up yet
-	Reason                         string    // its record's first reason for waiting
-	Proven                         time.Time // the end of its last reboot that ended well; zero for none
+	Bids                           bool          // its record wants a slot now: Waiting with every gate open
+	Pending                        time.Time     // since when its sentinel asks
+	Slot                           string        // the slot that its record names
+	Survived                       bool          // its sentinel is the same after a proven reboot
+	Warned                         bool          // its agent expects the drain to be difficult
+	Hold                           string        // a person's reason to leave it alone, "" none
+	Acknowledged                   bool          // a person acknowledges its failure, and its agent has not taken that up yet
+	Reason                         string        // its record's first reason for waiting
+	Proven                         time.Time     // the end of its last reboot that ended well; zero for none
+	Took                           time.Duration // how long it was taken down for that; 0 not known
 }
 
 // active tells whether the record says that the node is down, or may be.

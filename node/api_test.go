@@ -256,7 +256,7 @@ func ptr[T any](v T) *T { return &v }
 
 func TestPatch(t *testing.T) {
 	foreign := corev1.Taint{Key: "example.com/gpu", Value: "yes", Effect: corev1.TaintEffectNoSchedule}
-	start := Change{Record: ptr(`{"version":1}`), Phase: ptr("Draining"), Unschedulable: ptr(true), Taint: ptr(true)}
+	start := Change{Record: ptr(`{"version":1}`), Phase: ptr("Draining"), Unschedulable: ptr(true), Taint: ptr(true), Shield: ptr(true)}
 
 	t.Run("cordon, record, label and taint go in one request and come back as they are then, foreign taints kept", func(t *testing.T) {
 		s := newScene(t, foreign)
@@ -306,7 +306,7 @@ func TestPatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		v, err = c.Patch(t.Context(), v, Change{
-			Record: ptr(""), History: ptr("[1]"), Phase: ptr(""), Unschedulable: ptr(false), Taint: ptr(false), ClearRequest: true,
+			Record: ptr(""), History: ptr("[1]"), Phase: ptr(""), Unschedulable: ptr(false), Taint: ptr(false), Shield: ptr(false), ClearRequest: true,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -317,6 +317,51 @@ func TestPatch(t *testing.T) {
 		v.Labels = map[string]string{}
 		if diff := cmp.Diff(want, v); diff != "" {
 			t.Error(diff)
+		}
+	})
+	t.Run("the shields of others are neither changed nor taken off", func(t *testing.T) {
+		for theirs, ours := range map[string][]string{
+			"": {AnnotationScaleDownDisabled, AnnotationDoNotDisrupt}, AnnotationDoNotDisrupt: {AnnotationScaleDownDisabled},
+			AnnotationScaleDownDisabled: {AnnotationDoNotDisrupt},
+		} {
+			s := newScene(t)
+			if theirs != "" {
+				s.edit(func(n *corev1.Node) { n.Annotations = map[string]string{theirs: "false"} })
+			}
+			c := s.client()
+			before := s.view(c)
+			v, err := c.Patch(t.Context(), before, Change{Shield: ptr(true)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(strings.Join(ours, ","), v.Shields); diff != "" {
+				t.Error(diff)
+			}
+			n, err := s.admin.CoreV1().Nodes().Get(t.Context(), s.node, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, key := range ours {
+				if n.Annotations[key] != "true" {
+					t.Errorf("%s is %q", key, n.Annotations[key])
+				}
+			}
+			if v, err = c.Patch(t.Context(), v, Change{Shield: ptr(true), History: ptr("[]")}); err != nil { // again, and nothing changes
+				t.Fatal(err)
+			}
+			if v, err = c.Patch(t.Context(), v, Change{Shield: ptr(false), History: ptr("")}); err != nil {
+				t.Fatal(err)
+			}
+			v.ResourceVersion = before.ResourceVersion
+			if diff := cmp.Diff(before, v); diff != "" {
+				t.Error(diff)
+			}
+		}
+	})
+	t.Run("a controller that removes the node is seen by its taint", func(t *testing.T) {
+		s := newScene(t, corev1.Taint{Key: "karpenter.sh/disrupted", Effect: corev1.TaintEffectNoSchedule})
+		if v := s.view(s.client()); v.Removal != "karpenter.sh/disrupted" {
+			t.Errorf("removal %q", v.Removal)
 		}
 	})
 	t.Run("a view that is no longer true is refused with 409 and nothing changes", func(t *testing.T) {

@@ -15,6 +15,7 @@ type Change struct {
 	Record, History, Phase         *string // "" removes; Phase is written in lower case
 	Unschedulable, Taint           *bool   // true cordons, taints; false uncordons, removes Baton's taint
 	ClearRequest, ClearAcknowledge bool    // remove the annotation that a person has set
+	Shield                         *bool   // true keeps other controllers from removing the node; false no more
 }
 
 // errNoVersion is a programmer's mistake: a patch without them would hit whatever the Node is by now.
@@ -34,6 +35,9 @@ func patch(from View, ch Change) ([]byte, error) {
 	}
 	if ch.ClearAcknowledge && from.Acknowledge != "" {
 		annotations[AnnotationAcknowledge] = nil
+	}
+	if ch.Shield != nil {
+		shield(annotations, from, *ch.Shield)
 	}
 	if ch.Phase != nil {
 		phase := strings.ToLower(*ch.Phase)
@@ -74,6 +78,24 @@ func put(m map[string]any, key, from string, to *string) {
 		m[key] = nil
 	default:
 		m[key] = *to
+	}
+}
+
+// shield adds to m the annotations of other controllers that are absent, and takes off those that were added so.
+func shield(m map[string]any, from View, want bool) {
+	switch {
+	case want && from.Shields == "" && len(from.Bare) > 0:
+		for _, key := range from.Bare {
+			m[key] = shieldValue
+		}
+		m[AnnotationShields] = strings.Join(from.Bare, ",")
+	case !want && from.Shields != "":
+		for key := range strings.SplitSeq(from.Shields, ",") {
+			if slices.Contains(shieldKeys(), key) && !slices.Contains(from.Bare, key) {
+				m[key] = nil
+			}
+		}
+		m[AnnotationShields] = nil
 	}
 }
 

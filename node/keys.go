@@ -20,5 +20,23 @@ const (
 	TaintPending = "kubebaton.io/reboot-pending"
 )
 
+// Annotations of other controllers, by which they are kept from removing the node while it is down. Written by the node's
+// agent where they are absent, and taken off when the node is back.
+const (
+	AnnotationScaleDownDisabled = "cluster-autoscaler.kubernetes.io/scale-down-disabled" // cluster-autoscaler
+	AnnotationDoNotDisrupt      = "karpenter.sh/do-not-disrupt"                          // Karpenter
+	shieldValue                 = "true"
+
+	// AnnotationShields lists those of the two that the node's agent wrote, separated by commas.
+	AnnotationShields = "kubebaton.io/shields"
+)
+
+func shieldKeys() []string { return []string{AnnotationScaleDownDisabled, AnnotationDoNotDisrupt} }
+
+// removalTaints are those of controllers that have decided to remove the node.
+func removalTaints() []string {
+	return []string{"ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted", "karpenter.sh/disruption"}
+}
+
 // noReason stands for the empty value of an annotation that people set: it is there, and that is what counts.
 const noReason = "no reason given"

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -28,6 +29,10 @@ type View struct {
 	History string // annotation kubebaton.io/history; "" none
 
 	Hold, Request, Acknowledge string // annotations of people; one that is there but empty reads "no reason given"
+
+	Shields string   // annotation kubebaton.io/shields; "" none
+	Bare    []string // keys that would keep other controllers from removing the node, and are not there
+	Removal string   // the taint of a controller that removes the node; "" none
 }
 
 // viewOf reads n. It fails only when a taint cannot be written as JSON.
@@ -47,6 +52,12 @@ func viewOf(n *corev1.Node) (View, error) {
 		Hold:            said(n, AnnotationHold),
 		Request:         said(n, AnnotationRequest),
 		Acknowledge:     said(n, AnnotationAcknowledge),
+		Shields:         n.Annotations[AnnotationShields],
+	}
+	for _, key := range shieldKeys() {
+		if _, ok := n.Annotations[key]; !ok {
+			v.Bare = append(v.Bare, key)
+		}
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
@@ -69,6 +80,9 @@ func viewOf(n *corev1.Node) (View, error) {
 	v.Taints = string(taints)
 	for _, t := range n.Spec.Taints {
 		v.Tainted = v.Tainted || t.Key == TaintPending
+		if slices.Contains(removalTaints(), t.Key) {
+			v.Removal = t.Key
+		}
 	}
 	return v, nil
 }
