@@ -53,7 +53,7 @@ func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
 		if err != nil {
 			return err
 		}
-		text, phase, taint = t, strings.ToLower(string(e.Record.Phase)), e.Record.Survived == ""
+		text, phase, taint = t, strings.ToLower(string(e.Record.Phase)), e.Record.Survived == "" && e.Record.Settings.PendingTaint
 		shield = e.Record.Phase.down()
 	}
 	c := NodeChange{

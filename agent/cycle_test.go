@@ -69,6 +69,21 @@ baton_transitions_total{from="Verifying",reason="healthy",to="Idle"} 1
 		s.cordoned(t, false)
 	})
 
+	t.Run("a node that waits is tainted, unless the configuration says otherwise", func(t *testing.T) {
+		for _, want := range []bool{true, false} {
+			s := newSim(t)
+			s.settings.PendingTaint = want
+			s.inhibitor = []string{"backup: tapes"}
+			s.live(time.Minute, func() {
+				s.raise("a")
+				pass(10 * time.Second)
+				if n, _, _ := s.state(); n.Tainted != want || n.Phase != "waiting" {
+					t.Errorf("phase %q, tainted %v, want %v", n.Phase, n.Tainted, want)
+				}
+			})
+		}
+	})
+
 	t.Run("nothing is written while no reboot is wanted", func(t *testing.T) {
 		s := newSim(t)
 		s.live(24*time.Hour, nil)

@@ -71,6 +71,7 @@ type Settings struct {
 	BackoffMax     time.Duration `json:"backoffMax"`
 	MaxReboots24h  int           `json:"maxReboots24h"`
 	UnmanagedPods  string        `json:"unmanagedPods"`
+	PendingTaint   bool          `json:"pendingTaint,omitempty"`
 
 	rest fields // of a newer agent
 }

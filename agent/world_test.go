@@ -855,7 +855,7 @@ func (s *sim) state() (n Node, sl Slot, reboots int) {
 func testSettings() Settings {
 	return Settings{
 		GateInterval: 5 * time.Minute, DrainTimeout: 15 * time.Minute, RebootTimeout: 30 * time.Minute, VerifyTimeout: 15 * time.Minute,
-		BackoffInitial: time.Minute, BackoffMax: time.Hour, MaxReboots24h: 2, UnmanagedPods: "block",
+		BackoffInitial: time.Minute, BackoffMax: time.Hour, MaxReboots24h: 2, UnmanagedPods: "block", PendingTaint: true,
 	}
 }
 

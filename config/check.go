@@ -67,7 +67,7 @@ func (k *checker) check(value any, at, key string) (clean any, ok bool) {
 		return k.checkList(elements, f, at, key)
 	case stringMap:
 		return k.checkStrings(value, at)
-	case duration, integer, text, choice, amount:
+	case duration, integer, text, choice, amount, boolean:
 	}
 	if fix := f.fix(value); fix != "" {
 		k.fault(at, show(value), fix)
@@ -176,6 +176,10 @@ func (f *Field) fix(value any) string {
 		}
 	case text:
 		return f.fixText(written, isString)
+	case boolean:
+		if _, is := value.(bool); !is {
+			return "must be true or false, without quotes"
+		}
 	case object, list, stringMap:
 	}
 	return ""

@@ -32,6 +32,7 @@ type Config struct {
 
 	Sentinels    Sentinels `json:"sentinels"`
 	GateInterval Duration  `json:"gateInterval"` // how often a waiting node asks its gates again, jittered
+	PendingTaint bool      `json:"pendingTaint"` // a waiting node is tainted PreferNoSchedule
 
 	Windows   []Window   `json:"windows,omitempty"`   // none: always open
 	Blackouts []Blackout `json:"blackouts,omitempty"` // win over windows

@@ -40,6 +40,7 @@ func Default() *Config {
 		Kind:              Kind,
 		Sentinels:         Sentinels{RecheckInterval: Duration(10 * time.Minute)}, // Files: see fill
 		GateInterval:      Duration(5 * time.Minute),
+		PendingTaint:      true,
 		MaxUnavailable:    Amount{Value: 1},
 		MaxFailed:         0,
 		RebootTimeout:     Duration(30 * time.Minute),

@@ -25,6 +25,7 @@ sentinels:
   files: [/run/reboot-required, /var/run/other]
   recheckInterval: 2m
 gateInterval: 1m30s
+pendingTaint: false
 windows:
 - {cron: "0 22 * * 5", duration: 8h, timeZone: Europe/Berlin}
 - {cron: "@daily", duration: 90m}
@@ -157,10 +158,11 @@ func TestParseNamesEveryFault(t *testing.T) {
 		"two documents":    {header + "---\n" + header, []string{"must be one YAML document, found 2: remove the line ---"}},
 		"after an end":     {header + "...\nmaxFailed: 1\n", []string{"must be one YAML document, found 2: remove the line ---"}},
 		"a field twice":    {header + "maxFailed: 1\nmaxFailed: 2\n", []string{`must be YAML with each field once: line 4: key "maxFailed" already set in map`}},
-		"the case matters": {header + "maxfailed: 1\n", []string{"maxfailed: unknown field: there are apiVersion, kind, sentinels, gateInterval, windows, blackouts, maxUnavailable, maxFailed, rebootTimeout, groups, drain, verify, backoff, deletedGrace, nominationTimeout, maxReboots24h"}},
+		"the case matters": {header + "maxfailed: 1\n", []string{"maxfailed: unknown field: there are apiVersion, kind, sentinels, gateInterval, pendingTaint, windows, blackouts, maxUnavailable, maxFailed, rebootTimeout, groups, drain, verify, backoff, deletedGrace, nominationTimeout, maxReboots24h"}},
 		"many at once, each with its path": {header + `
 sentinels: {files: [run/reboot, /run//x, /run/a, /run/a, 7, /]}
 gateInterval: 5
+pendingTaint: "yes"
 drain: {timeout: 0s, unmanagedPods: evict, timout: 1m}
 verify: {timeout: 1m, soak: 1m}
 backoff: {initial: 1h, max: 1m}
@@ -181,6 +183,7 @@ blackouts: [{from: 2026-12-20, to: 2026-12-19}, {from: 20.12.2026, to: soon}]
 `, []string{
 			`sentinels.files[4]: 7: must be a string: put it in quotes`,
 			`gateInterval: 5: must be a duration with a unit, such as "90s", "15m" or "1h30m"`,
+			`pendingTaint: "yes": must be true or false, without quotes`,
 			`windows[0].duration: "10s": must be from 1m to 744h`,
 			`windows[1].cron: must be set`,
 			`maxUnavailable: 0: must be at least 1 or 1%`,

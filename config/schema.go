@@ -36,6 +36,7 @@ const (
 	text
 	choice
 	amount
+	boolean
 	stringMap
 )
 
@@ -68,6 +69,7 @@ func schema() []Field {
 		{Path: "sentinels.files[]", kind: text, low: 1, high: 4096},
 		span("sentinels.recheckInterval", 10*time.Second, 24*time.Hour, "How often the files are looked at even if inotify reported nothing."),
 		span("gateInterval", 10*time.Second, time.Hour, "How often a waiting node asks again whether it may go (jittered). Every gate is asked once more right before the reboot."),
+		{Path: "pendingTaint", kind: boolean, About: "Whether a node that waits is tainted kubebaton.io/reboot-pending:PreferNoSchedule, so that pods that are moved go, where they can, to nodes that need not be rebooted any more."},
 		{Path: "windows", kind: list, high: 100, Default: "none: always open", About: "When nodes may be taken down. Open when any of them is."},
 		{Path: "windows[]", kind: object},
 		{Path: "windows[].cron", kind: text, low: 1, high: 256, Required: true, About: "The window's starts: minute, hour, day of month, month, day of week (Sunday is 0), or @hourly, @daily, @weekly, @monthly, @yearly. Quote it."},
@@ -169,6 +171,8 @@ func (k kind) describe() string {
 		return "string"
 	case amount:
 		return "integer or per cent"
+	case boolean:
+		return "boolean"
 	case stringMap:
 		return "map of strings"
 	}
@@ -193,6 +197,8 @@ func (f *Field) bounds() string {
 		return fmt.Sprintf("at most %d elements", f.high)
 	case text:
 		return fmt.Sprintf("at most %d characters", f.high)
+	case boolean:
+		return "true or false"
 	case object, stringMap:
 	}
 	return ""

@@ -37,7 +37,7 @@ func (a apiNodes) Get(ctx context.Context, name string) (Node, bool, error) {
 	case err != nil:
 		return Node{}, false, fmt.Errorf("getting node %q: %w", name, err)
 	}
-	return trim(n), true, nil
+	return NodeOf(n), true, nil
 }
 
 // record is the part of an agent's record that matters here.
@@ -87,8 +87,8 @@ func proven(text string) (at time.Time, took time.Duration) {
 // recordVersion is the newest version that is understood. A newer record is that of a node which is left alone.
 const recordVersion = 1
 
-// trim keeps of a Node what the marshal needs: some hundred bytes of 12 KB or more.
-func trim(n *corev1.Node) Node {
+// NodeOf keeps of a Node what the marshal needs: some hundred bytes of 12 KB or more.
+func NodeOf(n *corev1.Node) Node {
 	out := Node{
 		Name: n.Name, UID: string(n.UID), BootID: n.Status.NodeInfo.BootID,
 		Unschedulable: n.Spec.Unschedulable, Deleting: n.DeletionTimestamp != nil, Labels: n.Labels, Foreign: foreign(n),
@@ -189,7 +189,7 @@ func node(obj any) (Node, error) {
 	case *kept:
 		return o.node, nil
 	case *corev1.Node:
-		return trim(o), nil
+		return NodeOf(o), nil
 	}
 	return Node{}, fmt.Errorf("a watch of Nodes brought a %T", obj)
 }

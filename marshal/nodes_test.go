@@ -87,7 +87,7 @@ func TestTrim(t *testing.T) {
 		}), base(func(n *Node) { n.Ready, n.Unschedulable = false, true })},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := trim(c.node)
+			got := NodeOf(c.node)
 			got.Labels = nil
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Error(diff)
@@ -163,7 +163,7 @@ func BenchmarkPass(b *testing.B) {
 	g := Group{Name: "workers", MaxUnavailablePercent: 10, Match: func(l map[string]string) bool { return l["kubernetes.io/os"] == "linux" }}
 	v := View{Now: zero, Groups: []Group{g}, NominationTimeout: time.Minute, Slots: slots("workers", nodes/10)}
 	for i := range nodes {
-		v.Nodes = append(v.Nodes, trim(big(i)))
+		v.Nodes = append(v.Nodes, NodeOf(big(i)))
 	}
 	for b.Loop() {
 		Housekeep(v)

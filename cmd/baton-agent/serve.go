@@ -234,7 +234,7 @@ func policy(c *config.Config, s agent.Schedule) agent.Policy {
 			GateInterval: time.Duration(c.GateInterval), DrainTimeout: time.Duration(c.Drain.Timeout),
 			RebootTimeout: time.Duration(g.RebootTimeout), VerifyTimeout: time.Duration(c.Verify.Timeout), Soak: time.Duration(g.Soak),
 			BackoffInitial: time.Duration(c.Backoff.Initial), BackoffMax: time.Duration(c.Backoff.Max),
-			MaxReboots24h: c.MaxReboots24h, UnmanagedPods: c.Drain.UnmanagedPods,
+			MaxReboots24h: c.MaxReboots24h, UnmanagedPods: c.Drain.UnmanagedPods, PendingTaint: c.PendingTaint,
 		}
 	}}
 }
