@@ -21,6 +21,18 @@ func TestTheMetricsAreDocumented(t *testing.T) {
 	}
 	literal := regexp.MustCompile(`"(baton_[a-z0-9_]*)"(?: ?\+ ?name)?`)
 	group := regexp.MustCompile(`"((?:nodes|waiting|slots|halted|paused|oldest_waiting_seconds|estimated_seconds_left))"`)
+	asked := regexp.MustCompile(`baton_[a-z0-9_]+`)
+	for _, file := range []string{"prometheusrule.yaml", "dashboard.yaml"} {
+		text, err := os.ReadFile(filepath.Join("deploy", "components", "alerts", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range asked.FindAllString(string(text), -1) {
+			if _, ok := documented[name]; !ok {
+				t.Errorf("%s asks for %s, which docs/metrics.md does not know", file, name)
+			}
+		}
+	}
 	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() && (d.Name() == "lab" || d.Name() == ".git") {
 			return orSkip(err)

@@ -238,7 +238,7 @@ func TestPlainEvictionIsAChoice(t *testing.T) {
 }
 
 func TestEveryComponentCanBeRead(t *testing.T) {
-	for _, dir := range []string{"components/podmonitor", "components/plain-eviction"} {
+	for _, dir := range []string{"components/podmonitor", "components/plain-eviction", alerts} {
 		objects, err := manifests(dir)
 		if err != nil || len(objects) == 0 {
 			t.Errorf("%s: %d objects, %v", dir, len(objects), err)
