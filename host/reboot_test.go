@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kubebaton.io/baton/host"
+	"kubebaton.io/baton/internal/bustest"
 )
 
 // calls records what services were asked, in order.
@@ -47,7 +48,7 @@ func kinds(err error) []string {
 }
 
 func TestReboot(t *testing.T) {
-	unknownMethod := busError("org.freedesktop.DBus.Error.UnknownMethod", "Unknown method")
+	unknownMethod := bustest.Error("org.freedesktop.DBus.Error.UnknownMethod", "Unknown method")
 	for _, c := range []struct {
 		name      string
 		withFlags *dbus.Error // RebootWithFlags answers; unknownMethod: is not there
@@ -60,72 +61,72 @@ func TestReboot(t *testing.T) {
 	}{
 		{name: "accepted", accepted: true},
 		{
-			name: "blocked", withFlags: busError(login1+".BlockedByInhibitorLock", "Operation denied due to active block inhibitor"),
-			kind: "inhibited", says: login1 + ".BlockedByInhibitorLock: Operation denied",
+			name: "blocked", withFlags: bustest.Error(bustest.Login1+".BlockedByInhibitorLock", "Operation denied due to active block inhibitor"),
+			kind: "inhibited", says: bustest.Login1 + ".BlockedByInhibitorLock: Operation denied",
 		},
 		{
-			name: "denied by inhibitor", withFlags: busError("org.freedesktop.DBus.Error.AccessDenied", "Access denied to root due to active block inhibitor"),
+			name: "denied by inhibitor", withFlags: bustest.Error("org.freedesktop.DBus.Error.AccessDenied", "Access denied to root due to active block inhibitor"),
 			kind: "inhibited", says: "AccessDenied",
 		},
 		{
 			name: "polkit, inhibitor held", blocked: true,
-			withFlags: busError("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required."),
+			withFlags: bustest.Error("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required."),
 			kind:      "inhibited", says: "InteractiveAuthorizationRequired",
 		},
 		{
 			name:      "polkit, no inhibitor",
-			withFlags: busError("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required."),
+			withFlags: bustest.Error("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required."),
 			kind:      "denied", says: "Interactive authentication required",
 		},
 		{
-			name: "AppArmor", withFlags: busError("org.freedesktop.DBus.Error.AccessDenied", "An AppArmor policy prevents this sender from sending this message"),
+			name: "AppArmor", withFlags: bustest.Error("org.freedesktop.DBus.Error.AccessDenied", "An AppArmor policy prevents this sender from sending this message"),
 			kind: "denied", says: "AppArmor",
 		},
 		{
-			name: "in progress", withFlags: busError(login1+".OperationInProgress", "There's already a shutdown or sleep operation in progress"),
+			name: "in progress", withFlags: bustest.Error(bustest.Login1+".OperationInProgress", "There's already a shutdown or sleep operation in progress"),
 			kind: "in progress", says: "OperationInProgress",
 		},
 		{
-			name: "destructive", withFlags: busError(systemd1+".TransactionIsDestructive", "Transaction for reboot.target/start is destructive"),
+			name: "destructive", withFlags: bustest.Error(bustest.Systemd1+".TransactionIsDestructive", "Transaction for reboot.target/start is destructive"),
 			kind: "in progress", says: "TransactionIsDestructive",
 		},
 		{
-			name: "logind died", withFlags: busError("org.freedesktop.DBus.Error.NoReply", "Message recipient disconnected from message bus without replying"),
+			name: "logind died", withFlags: bustest.Error("org.freedesktop.DBus.Error.NoReply", "Message recipient disconnected from message bus without replying"),
 			kind: "unknown", says: "NoReply",
 		},
 		{
-			name: "another error", withFlags: busError("org.freedesktop.DBus.Error.LimitsExceeded", "too many"),
+			name: "another error", withFlags: bustest.Error("org.freedesktop.DBus.Error.LimitsExceeded", "too many"),
 			says: "LimitsExceeded: too many",
 		},
 		{name: "old, accepted", withFlags: unknownMethod, accepted: true, asked: []string{"Reboot false"}},
 		{
 			name: "old, blocked", withFlags: unknownMethod, asked: []string{"Reboot false"},
-			old:  busError(login1+".BlockedByInhibitorLock", "Operation denied due to active block inhibitor"),
+			old:  bustest.Error(bustest.Login1+".BlockedByInhibitorLock", "Operation denied due to active block inhibitor"),
 			kind: "inhibited", says: "BlockedByInhibitorLock",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, root := startBus(t)
 			var asked calls
-			s := quietLogin()
-			s.methods["Reboot"] = func(interactive bool) *dbus.Error {
+			s := bustest.Login()
+			s.Methods["Reboot"] = func(interactive bool) *dbus.Error {
 				asked.add(map[bool]string{false: "Reboot false", true: "Reboot true"}[interactive])
 				return c.old
 			}
-			s.methods["RebootWithFlags"] = func(flags uint64) *dbus.Error {
+			s.Methods["RebootWithFlags"] = func(flags uint64) *dbus.Error {
 				asked.add(map[bool]string{false: "RebootWithFlags ?", true: "RebootWithFlags 1"}[flags == 1])
 				return c.withFlags
 			}
 			if c.withFlags == unknownMethod {
-				delete(s.methods, "RebootWithFlags")
+				delete(s.Methods, "RebootWithFlags")
 			}
 			if c.blocked {
-				s.methods["ListInhibitors"] = func() ([]inhibitor, *dbus.Error) {
-					return []inhibitor{{What: "shutdown", Who: "dpkg", Mode: "block"}}, nil
+				s.Methods["ListInhibitors"] = func() ([]bustest.Inhibitor, *dbus.Error) {
+					return []bustest.Inhibitor{{What: "shutdown", Who: "dpkg", Mode: "block"}}, nil
 				}
 			}
-			service := b.serve(t, login1, s)
-			b.serve(t, systemd1, script{methods: map[string]any{"StartUnit": func(string, string) (dbus.ObjectPath, *dbus.Error) {
+			service := b.Serve(t, bustest.Login1, s)
+			b.Serve(t, bustest.Systemd1, bustest.Service{Methods: map[string]any{"StartUnit": func(string, string) (dbus.ObjectPath, *dbus.Error) {
 				asked.add("StartUnit")
 				return "/", nil
 			}}})
@@ -164,10 +165,10 @@ func TestRebootNoLogind(t *testing.T) {
 	}{
 		{"accepted", func(string, string) (dbus.ObjectPath, *dbus.Error) { return systemdJob, nil }, true, nil},
 		{"destructive", func(string, string) (dbus.ObjectPath, *dbus.Error) {
-			return "/", busError(systemd1+".TransactionIsDestructive", "destructive")
+			return "/", bustest.Error(bustest.Systemd1+".TransactionIsDestructive", "destructive")
 		}, false, []string{"in progress"}},
 		{"polkit", func(string, string) (dbus.ObjectPath, *dbus.Error) {
-			return "/", busError("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required.")
+			return "/", bustest.Error("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required.")
 		}, false, []string{"denied"}},
 		// It answered, so it was heard: a reboot may come.
 		{"reply of wrong type", func(string, string) (bool, *dbus.Error) { return true, nil }, false, []string{"unknown"}},
@@ -175,7 +176,7 @@ func TestRebootNoLogind(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b, root := startBus(t)
 			var asked calls
-			b.serve(t, systemd1, script{methods: map[string]any{"StartUnit": recording(&asked, c.reply)}})
+			b.Serve(t, bustest.Systemd1, bustest.Service{Methods: map[string]any{"StartUnit": recording(&asked, c.reply)}})
 			err := newHost(t, host.Config{Root: root}).Reboot(t.Context())
 			if (err == nil) != c.accepted {
 				t.Fatalf("Reboot: %v, accepted should be %t", err, c.accepted)
@@ -213,13 +214,13 @@ func recording(c *calls, reply any) any {
 
 func TestRebootLost(t *testing.T) {
 	// hear starts a logind that takes the request and does not answer.
-	hear := func(t *testing.T, b *bus) (heard chan struct{}, service *dbus.Conn) {
+	hear := func(t *testing.T, b *bustest.Bus) (heard chan struct{}, service *dbus.Conn) {
 		t.Helper()
 		heard = make(chan struct{}, 1)
 		end := make(chan struct{})
-		s := quietLogin()
-		s.methods["RebootWithFlags"] = func(uint64) *dbus.Error { heard <- struct{}{}; <-end; return nil }
-		service = b.serve(t, login1, s)
+		s := bustest.Login()
+		s.Methods["RebootWithFlags"] = func(uint64) *dbus.Error { heard <- struct{}{}; <-end; return nil }
+		service = b.Serve(t, bustest.Login1, s)
 		t.Cleanup(func() { close(end) })
 		return heard, service
 	}
@@ -250,7 +251,7 @@ func TestRebootLost(t *testing.T) {
 	t.Run("bus killed", func(t *testing.T) {
 		b, root := startBus(t)
 		heard, _ := hear(t, b)
-		go func() { <-heard; _ = b.cmd.Process.Kill() }()
+		go func() { <-heard; b.Stop() }()
 		if err := newHost(t, host.Config{Root: root}).Reboot(t.Context()); !errors.Is(err, host.ErrUnknown) {
 			t.Errorf("Reboot: %v, want ErrUnknown", err)
 		}
@@ -277,9 +278,9 @@ func TestRebootNotAsked(t *testing.T) {
 	t.Run("ended context", func(t *testing.T) {
 		b, root := startBus(t)
 		var asked calls
-		s := quietLogin()
-		s.methods["RebootWithFlags"] = func(uint64) *dbus.Error { asked.add("RebootWithFlags"); return nil }
-		b.serve(t, login1, s)
+		s := bustest.Login()
+		s.Methods["RebootWithFlags"] = func(uint64) *dbus.Error { asked.add("RebootWithFlags"); return nil }
+		b.Serve(t, bustest.Login1, s)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		err := newHost(t, host.Config{Root: root}).Reboot(ctx)
