@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
@@ -40,6 +41,33 @@ func TestStart(t *testing.T) {
 		if _, stop, err := apitest.Start("v=4"); err == nil {
 			stop()
 			t.Fatal("got no error")
+		}
+	})
+	t.Run("down and up again it has kept what was stored", func(t *testing.T) {
+		s, err := apitest.Run()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		clients, err := kubernetes.NewForConfig(s.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := clients.CoreV1().ConfigMaps("default").Create(t.Context(),
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kept"}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Down()
+		if _, err := clients.Discovery().ServerVersion(); err == nil {
+			t.Error("it serves while it is down")
+		}
+		if err := s.Up(); err != nil {
+			t.Fatal(err)
+		}
+		after, err := clients.CoreV1().ConfigMaps("default").Get(t.Context(), "kept", metav1.GetOptions{})
+		if err != nil || after.UID != before.UID || after.ResourceVersion != before.ResourceVersion {
+			t.Errorf("got %v, %v; want %v", after, err, before)
 		}
 	})
 	t.Run("it serves until it is stopped and takes further arguments", func(t *testing.T) {

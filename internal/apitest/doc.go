@@ -22,6 +22,8 @@
 //     be noticed.
 //   - Requests are authorized by Node and RBAC and admitted with NodeRestriction, as in a cluster of its users: a token
 //     of a ServiceAccount may do what RBAC grants it and nothing else, a node identity what the node authorizer grants.
+//   - A [Server] that is down and up again has kept its data, its address and its certificates: its clients see what they
+//     would see of a control plane of one machine that was restarted.
 //   - Nothing is ever skipped: without the two binaries Start returns an error that says how to get them.
 //
 // # Not guaranteed

@@ -40,6 +40,8 @@ type conn struct {
 	line *Line
 	once sync.Once
 	gone chan struct{} // closed with the connection
+
+	severed bool // guarded by the line
 }
 
 func (l *Line) accept(c net.Conn) (*conn, bool) {
@@ -99,9 +101,9 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) through() error {
 	for {
 		c.line.mu.Lock()
-		s, changed := c.line.state, c.line.changed
+		hole, changed := c.line.state == holed || c.severed, c.line.changed
 		c.line.mu.Unlock()
-		if s != holed {
+		if !hole {
 			return nil
 		}
 		select {

@@ -14,8 +14,8 @@
 // A [Rule] is asked for the [Fate] of every request. [Catch] makes a rule that holds one request until the test has done
 // what it wants to come between.
 //
-// What happens to the whole line is no rule: [Line.BlackHole], [Line.Refuse] and [Line.Heal]; [Line.Freeze], [Line.Thaw]
-// and [Line.Cut] for open watches; [Line.ShiftDate] for the server's clock. Everything may be changed at any time.
+// What happens to the whole line is no rule: [Line.BlackHole], [Line.Sever], [Line.Refuse] and [Line.Heal]; [Line.Freeze],
+// [Line.Thaw] and [Line.Cut] for open watches; [Line.ShiftDate] for the server's clock. Everything may be changed at any time.
 //
 // # Guarantees
 //

@@ -123,6 +123,16 @@ func (l *Line) Requests() []*Request {
 // BlackHole lets every packet vanish: the client hears nothing any more, not even that its connection is gone.
 func (l *Line) BlackHole() { l.set(holed) }
 
+// Sever makes all connections that are open now black holes, for ever. New ones are as good as any: so it is when a load
+// balancer has forgotten what it knew.
+func (l *Line) Sever() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		c.severed = true
+	}
+}
+
 // Refuse resets all connections, and every new one.
 func (l *Line) Refuse() { l.set(refuses) }
 

@@ -403,6 +403,24 @@ func TestTheWholeLine(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a severed connection is dead for ever, and a new one works", func(t *testing.T) {
+		a, l, c := setUp(t)
+		lines := watching(t, l, c)
+		a.await(t)
+		l.Sever()
+		a.events <- "1"
+		done := asking(t.Context(), l, c, http.MethodPut, "/", "1")
+		nothing(t, lines, "an event over a severed connection: ")
+		stranger, err := rest.HTTPClientFor(&rest.Config{Host: l.Config().Host, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t.Context(), l, stranger, http.MethodPut, "/", "2"); got.code != http.StatusCreated {
+			t.Errorf("over a new connection: %+v", got)
+		}
+		l.Heal()
+		nothing(t, done, "an answer over a severed connection: ")
+	})
 	t.Run("a line that refuses breaks what is open and what is new, until it is healed", func(t *testing.T) {
 		a, l, c := setUp(t)
 		lines := watching(t, l, c)
