@@ -17,6 +17,7 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // and no certificates.
 
 	"kubebaton.io/baton/config"
+	"kubebaton.io/baton/kube"
 )
 
 // version is stamped by the build; a build without a stamp says what the module knows.
@@ -52,6 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	log := o.logger(stderr)
+	kube.RouteLogs(log)
 	if err := serve(ctx, o, log); err != nil {
 		log.Error("ends", "err", err)
 		return exitFault

@@ -42,7 +42,6 @@ type daemon struct {
 // serve builds the agent and runs it until ctx ends. It returns an error only for what a restart with the same flags
 // would meet again.
 func serve(ctx context.Context, o options, log *slog.Logger) error {
-	kube.RouteLogs(log)
 	log.Info("starts", "version", buildVersion())
 	d := &daemon{options: o, log: log, reg: prometheus.NewRegistry()}
 	d.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
