@@ -45,7 +45,7 @@ func draining(o Observation) Decision {
 	if d, ok := veto(o, s, holds); ok {
 		return d
 	}
-	if s.Cordon != r.Cordon || !o.fresh(s.Renewed, heartbeat) {
+	if s.Cordon != r.Cordon || !o.beats(s) {
 		return do(RenewSlot{s, claim(o)})
 	}
 	switch {
@@ -70,7 +70,7 @@ func draining(o Observation) Decision {
 	case !o.Drain.Running:
 		return do(StartDrain{r.Settings.drain()})
 	}
-	return wait("drains: "+o.Drain.Message, o.Due.Deadline, s.Renewed.Add(heartbeat), o.Gates.Until, o.Window.Next)
+	return wait("drains: "+o.Drain.Message, o.Due.Deadline, o.nextBeat(s), o.Gates.Until, o.Window.Next)
 }
 
 // stops returns the first closed gate that stops a cycle under way: one that was asked and said no. The pods are the

@@ -212,6 +212,26 @@ func TestHazards(t *testing.T) {
 			func(_ *testing.T, s *sim) { s.with(func() { s.odd, s.goesAfter = true, 30*time.Second }); s.raise("a") },
 			func(t *testing.T, s *sim) { s.settled(t, 1) },
 		},
+		{
+			"a clock that is three hours ahead after the reboot changes nothing on the way home", time.Hour,
+			func(_ *testing.T, s *sim) { s.raise("a"); pass(20 * time.Second); s.skew.Store(int64(3 * time.Hour)) },
+			func(t *testing.T, s *sim) { s.settled(t, 1); s.did(t, "renew", 10) },
+		},
+		{
+			"nor does one that is three hours behind", time.Hour,
+			func(_ *testing.T, s *sim) { s.raise("a"); pass(20 * time.Second); s.skew.Store(int64(-3 * time.Hour)) },
+			func(t *testing.T, s *sim) { s.settled(t, 1); s.did(t, "renew", 10) },
+		},
+		{
+			"a failed node with a wrong clock writes a heartbeat a minute", 30 * time.Minute,
+			func(_ *testing.T, s *sim) {
+				s.with(func() { s.missing = []string{"ds/a"} })
+				s.raise("a")
+				pass(20 * time.Second)
+				s.skew.Store(int64(90 * time.Minute))
+			},
+			func(t *testing.T, s *sim) { s.did(t, "renew", 40) },
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSim(t)
@@ -236,6 +256,22 @@ func (s *sim) cordoned(t *testing.T, want bool) {
 	t.Helper()
 	if n, sl, _ := s.state(); n.Unschedulable != want || sl.Holder != "" {
 		t.Errorf("cordoned %v, want %v; holder %q; record %s", n.Unschedulable, want, sl.Holder, n.Record)
+	}
+}
+
+// did bounds how often something was done.
+func (s *sim) did(t *testing.T, what string, most int) {
+	t.Helper()
+	n := 0
+	s.with(func() {
+		for _, l := range s.log {
+			if l == what {
+				n++
+			}
+		}
+	})
+	if n == 0 || n > most {
+		t.Errorf("%s: %d times, want 1 to %d", what, n, most)
 	}
 }
 

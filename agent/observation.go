@@ -140,6 +140,15 @@ func (o Observation) fresh(at time.Time, age time.Duration) bool {
 	return !at.IsZero() && o.Now.Sub(at) < age && !o.Now.Before(at)
 }
 
+// beats tells whether the heartbeat on s is young enough. It is a time of the API server's clock, which both the writer and
+// this process know to about a second, so it may lie a little ahead.
+func (o Observation) beats(s Slot) bool {
+	return o.Now.Add(-o.Skew).Sub(s.Renewed).Abs() < heartbeat
+}
+
+// nextBeat is when that changes, by the own clock.
+func (o Observation) nextBeat(s Slot) time.Time { return s.Renewed.Add(o.Skew + heartbeat) }
+
 // held returns the slot that this node holds: by name and UID.
 func (o Observation) held() (Slot, bool) {
 	var found Slot

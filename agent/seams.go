@@ -77,7 +77,7 @@ type Slot struct {
 	Hold                         string // the marshal's brake
 	Release                      string // an operator asks for the slot
 	Deleting                     bool
-	Renewed                      time.Time
+	Renewed                      time.Time // the holder's last write, by the API server's clock
 }
 
 // Claim is what a holder writes on its slot: enough to rebuild a lost record.

@@ -27,7 +27,7 @@ func verifying(o Observation) Decision {
 		return do(WriteNode{Record: n})
 	}
 	s, holds := o.held()
-	if holds && !o.fresh(s.Renewed, heartbeat) {
+	if holds && !o.beats(s) {
 		return do(RenewSlot{s, claim(o)})
 	}
 	if len(r.Pods) > 0 && !o.Pods.Running {
@@ -48,9 +48,9 @@ func verifying(o Observation) Decision {
 		w.ClearAcknowledge = true // what was acknowledged before is something else
 		return do(w)
 	case why != "":
-		return wait("verifies: "+why, o.Due.Deadline, renewAt(s, holds))
+		return wait("verifies: "+why, o.Due.Deadline, renewAt(o, s, holds))
 	case r.Settings.Soak > 0 && !o.passed(o.Due.Soaked):
-		return wait("soaks", o.Due.Soaked, renewAt(s, holds))
+		return wait("soaks", o.Due.Soaked, renewAt(o, s, holds))
 	}
 	downtime := max(0, o.Now.Sub(r.Down)).Round(time.Millisecond)
 	e := Entry{Result: ReasonRebooted, Downtime: downtime}
@@ -61,11 +61,11 @@ func verifying(o Observation) Decision {
 		fmt.Sprintf("rebooted and healthy after %s, boot ID %s, before %s", downtime, o.Boot, r.BootID)))
 }
 
-func renewAt(s Slot, holds bool) time.Time {
+func renewAt(o Observation, s Slot, holds bool) time.Time {
 	if !holds {
 		return time.Time{}
 	}
-	return s.Renewed.Add(heartbeat)
+	return o.nextBeat(s)
 }
 
 // ailing names the first thing that is not as it was before; "" when the node is healthy.
@@ -130,7 +130,7 @@ func failed(o Observation) Decision {
 	if r.NewBootID != o.Boot {
 		return do(verify(o, ReasonOtherReboot, "the host was rebooted again"))
 	}
-	if s, ok := o.held(); ok && !o.fresh(s.Renewed, heartbeat) {
+	if s, ok := o.held(); ok && !o.beats(s) {
 		return do(RenewSlot{s, claim(o)})
 	}
 	if len(r.Pods) > 0 && !o.Pods.Running {
@@ -138,7 +138,7 @@ func failed(o Observation) Decision {
 	}
 	if why := ailing(o); why != "" {
 		s, holds := o.held()
-		return wait("failed: "+why, renewAt(s, holds))
+		return wait("failed: "+why, renewAt(o, s, holds))
 	}
 	return do(verify(o, ReasonHealthy, "everything is as before now"))
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,7 @@ type sim struct {
 	drains    int                  // that were begun
 	mute      error                // the other rebooters cannot be asked
 	slowList  time.Duration        // a quorum read of the slots takes so long after it has read
+	skew      atomic.Int64         // own clock minus the API server's
 	odd       bool                 // the host answers with an error that says nothing, and goes down all the same
 
 	uids     int           // Nodes that were registered under this name
@@ -556,7 +558,7 @@ func (s simSlots) write(ctx context.Context, what string, from Slot, f func(*Slo
 
 func (s simSlots) claim(to *Slot, c Claim) {
 	to.Cycle, to.Attempt, to.BootID, to.Cordon, to.Instance = c.Cycle, c.Attempt, c.BootID, c.Cordon, c.Instance
-	to.Renewed = time.Now()
+	to.Renewed = time.Now().Add(-s.Skew())
 }
 
 func (s simSlots) Take(ctx context.Context, from Slot, uid string, c Claim) (Slot, error) {
@@ -821,6 +823,9 @@ func (s simMarshal) Paused(context.Context, string) (string, error) {
 }
 
 // pass lets virtual time go by: a script says when people and hosts do what they do.
+// Skew is the clock's.
+func (s *sim) Skew() time.Duration { return time.Duration(s.skew.Load()) }
+
 func pass(d time.Duration) { <-time.After(d) }
 
 // hours are open until shut, and for ever when that is zero.
@@ -965,7 +970,7 @@ func (s *sim) agent(kill context.CancelFunc) *life {
 	l := &life{sim: s, kill: kill}
 	reg := prometheus.NewRegistry()
 	a, err := New(Config{
-		Node: simNode{l}, Slots: simSlots{l}, Host: simHost{l}, Pods: simPods{l}, Marshal: simMarshal{l}, Home: simHome{l},
+		Node: simNode{l}, Slots: simSlots{l}, Host: simHost{l}, Pods: simPods{l}, Marshal: simMarshal{l}, Home: simHome{l}, Clock: s,
 		Log: slog.New(slog.NewTextHandler(logTo{s.t}, nil)), Registerer: reg,
 	})
 	if err != nil {

@@ -31,7 +31,7 @@ type Slot struct {
 	Hold            string    // the marshal's brake: its reason, "" is none
 	Release         string    // an operator asks the holder to back off: the reason, "" is none
 	Deleting        bool      // the Lease goes as soon as it is freed, and is not to be taken
-	Renewed         time.Time // the holder's last write by its own clock, in microseconds; for people and metrics only
+	Renewed         time.Time // the holder's last write by Config.Now, in microseconds; for people and metrics only
 }
 
 // Claim is what a holder writes beside its name. It comes back unchanged in the Slot.

@@ -104,7 +104,7 @@ func ofTheEnd() []mutant {
 		},
 		{
 			name: "Failed frees its slot", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
-			old: "	if s, ok := o.held(); ok && !o.fresh(s.Renewed, heartbeat) {\n		return do(RenewSlot{s, claim(o)})\n	}\n	if len(r.Pods) > 0", new: "	if s, ok := o.held(); ok {\n		return do(FreeSlot{s})\n	}\n	if len(r.Pods) > 0",
+			old: "	if s, ok := o.held(); ok && !o.beats(s) {\n		return do(RenewSlot{s, claim(o)})\n	}\n	if len(r.Pods) > 0", new: "	if s, ok := o.held(); ok {\n		return do(FreeSlot{s})\n	}\n	if len(r.Pods) > 0",
 		},
 		{
 			name: "the agent is called done by a person's reboot without a look", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
