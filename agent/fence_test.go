@@ -154,6 +154,28 @@ func TestASlotOfAnEarlierNode(t *testing.T) {
 	}
 }
 
+// The host went down under the earlier Node: its slot goes on to say so until the new one is back.
+func TestASlotOfAnEarlierNodeAndBoot(t *testing.T) {
+	now := time.Now()
+	o := Observation{
+		Now: now, Instance: "i", Boot: "b2", Exists: true, Node: Node{Name: "n", UID: "u2", Ready: true, BootID: "b2"}, Shutdown: Shutdown{At: now},
+		Slots: []Slot{{Name: "slot-workers-0", Group: "workers", Holder: "n", HolderUID: "u1", Cycle: "c", Attempt: 1, BootID: "b1"}},
+	}
+	if d := Step(o); d.Do != (FreeSlot{o.Slots[0]}) {
+		t.Errorf("on a node that is back it decides %+v", d)
+	}
+	for name, change := range map[string]func(*Node){
+		"whose kubelet still reports the boot before": func(n *Node) { n.BootID = "b1" },
+		"that is not Ready":                           func(n *Node) { n.Ready = false },
+	} {
+		o := o
+		change(&o.Node)
+		if d := Step(o); d.Do != nil || d.Why == "" {
+			t.Errorf("on a node %s it decides %+v", name, d)
+		}
+	}
+}
+
 // What a watch brings late does not undo what a write has returned.
 func TestOldNews(t *testing.T) {
 	a := &Agent{wake: make(chan struct{}, 1)}

@@ -88,6 +88,9 @@ func Step(o Observation) Decision {
 		return wait("the record cannot be read: " + o.RecordErr.Error())
 	}
 	if s, ok := o.astray(); ok {
+		if s.BootID != "" && s.BootID != o.Boot && (o.Node.BootID != o.Boot || !o.Node.Ready) {
+			return wait("keeps " + s.Name + ", held for an earlier Node, until the node is Ready on this boot")
+		}
 		if d, safe := proveCalm(o, "slot "+s.Name+" is held for an earlier Node"); !safe {
 			return d
 		}
