@@ -175,11 +175,12 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer a.pods.stop()
 	delay := retryFirst
 	for ctx.Err() == nil {
-		err := a.turn(ctx)
+		worked, err := a.turn(ctx)
 		switch {
 		case ctx.Err() != nil:
-		case err == nil:
+		case worked:
 			delay = retryFirst
+		case err == nil:
 		case errors.Is(err, ErrConflict) && delay == retryFirst:
 			delay *= 2
 		default:
@@ -190,12 +191,13 @@ func (a *Agent) loop(ctx context.Context) error {
 	return nil
 }
 
-// turn is one round: at most one effect.
-func (a *Agent) turn(ctx context.Context) error {
+// turn is one round: at most one effect. worked tells that the next one has no reason to wait: something was changed, or
+// nothing is to be done. That a question was answered between two writes that fail is no such reason.
+func (a *Agent) turn(ctx context.Context) (worked bool, err error) {
 	if err := a.refresh(ctx); err != nil {
 		a.beat()
 		a.failed(readingAPI, err)
-		return err
+		return false, err
 	}
 	o := a.observe()
 	a.housekeep(o)
@@ -204,11 +206,11 @@ func (a *Agent) turn(ctx context.Context) error {
 	if d.Do == nil {
 		a.succeeded()
 		a.sleep(ctx, d.Wake)
-		return nil
+		return true, nil
 	}
-	err := a.apply(ctx, o, d.Do)
+	err = a.apply(ctx, o, d.Do)
 	if err == nil {
-		return nil
+		return !asks(d.Do), nil
 	}
 	a.failed(strings.TrimPrefix(fmt.Sprintf("%T", d.Do), "agent."), err)
 	a.change(func(w *world) {
@@ -217,7 +219,7 @@ func (a *Agent) turn(ctx context.Context) error {
 			w.instance = rand.Text() // what may still be on its way is fenced off by the next write
 		}
 	})
-	return err
+	return false, err
 }
 
 // housekeep ends what belongs to a phase that is over, and says whether this node may be elected.

@@ -223,6 +223,19 @@ func TestHazards(t *testing.T) {
 			func(t *testing.T, s *sim) { s.settled(t, 1); s.did(t, "renew", 10) },
 		},
 		{
+			"an API server that takes no writes for an hour is asked less and less often", 2 * time.Hour,
+			func(_ *testing.T, s *sim) {
+				s.with(func() {
+					s.fault = func(_ int, what string) fault { return fault{dropped: what == "patch", lost: what == "patch"} }
+				})
+				s.raise("a")
+				pass(time.Hour)
+				s.did(t, "patch", 400) // one in 10 s, and some at the beginning
+				s.with(func() { s.fault = nil })
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1) },
+		},
+		{
 			"a failed node with a wrong clock writes a heartbeat a minute", 30 * time.Minute,
 			func(_ *testing.T, s *sim) {
 				s.with(func() { s.missing = []string{"ds/a"} })
@@ -411,12 +424,12 @@ func TestTroubleThatIsOverIsNotShown(t *testing.T) {
 		a := s.agent(func() {}).agent
 		a.SetPolicy(s.policy())
 		s.away = true
-		if err := a.turn(t.Context()); err == nil || a.Status().Trouble == "" {
+		if _, err := a.turn(t.Context()); err == nil || a.Status().Trouble == "" {
 			t.Errorf("error %v, trouble %q", err, a.Status().Trouble)
 		}
 		s.away = false
 		for range 5 {
-			if err := a.turn(t.Context()); err != nil {
+			if _, err := a.turn(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}

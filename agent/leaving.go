@@ -49,7 +49,7 @@ func (a *Agent) leave(ctx context.Context) {
 	a.Log.Warn("Baton is being removed: gives the node back")
 	a.update(func(w *world) { w.leaving, w.stale = true, true })
 	for ctx.Err() == nil && !a.left() {
-		if err := a.turn(ctx); err != nil {
+		if _, err := a.turn(ctx); err != nil {
 			a.pause(ctx, retryFirst)
 		}
 	}

@@ -59,6 +59,15 @@ func (StartDrain) effect()  {}
 func (Resign) effect()      {}
 func (Reboot) effect()      {}
 
+// asks tells an effect that writes nothing: that it worked does not show that the next write will.
+func asks(e Effect) bool {
+	switch e.(type) {
+	case AskGates, AskHost, AwaitPods, StartDrain:
+		return true
+	}
+	return false
+}
+
 // Decision is what [Step] wants: at most one effect, then it is asked again; without an effect it is asked again when
 // something changes, and at Wake at the latest.
 type Decision struct {
