@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,8 +17,40 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"kubebaton.io/baton/agent"
+	"kubebaton.io/baton/internal/apitest"
+	"kubebaton.io/baton/kube"
 	"kubebaton.io/baton/lock"
 )
+
+// Of all tests, set once by TestMain.
+var (
+	server   *apitest.Server
+	hostsDir string // with the file systems of hosts
+)
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	kube.RouteLogs(slog.New(slog.DiscardHandler))
+	// Traces wait far more than they work, so more of them run at once than there are processors.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	var err error
+	if hostsDir, err = os.MkdirTemp("", "b"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(hostsDir) }()
+	if server, err = apitest.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer server.Close()
+	server.Config.QPS = -1
+	return m.Run()
+}
 
 func TestTheCommandLine(t *testing.T) {
 	dir := t.TempDir()

@@ -3,38 +3,42 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"kubebaton.io/baton/internal/apitest"
+	"kubebaton.io/baton/internal/badline"
 )
 
 // The whole agent against a real API server, on a host that has a boot ID and nothing else: no bus, no configuration.
 func TestServe(t *testing.T) {
-	cfg, stop, err := apitest.Start("--request-timeout=3s") // by which a stop is held up, as the agent keeps its watches
+	line, err := badline.Open(t.Context(), server.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(stop)
-	client, err := kubernetes.NewForConfig(cfg)
+	t.Cleanup(line.Close)
+	client, err := kubernetes.NewForConfig(server.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+	name := "serve-" + strings.ToLower(rand.Text()[:6])
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	if _, err := client.CoreV1().Nodes().Create(t.Context(), n, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -47,13 +51,14 @@ func TestServe(t *testing.T) {
 		}
 	}
 	address := freePort(t)
+	cfg := line.Config()
 	cfg.BearerToken = "never-to-be-seen" //nolint:gosec // it opens nothing
 	var said bytes.Buffer
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		done <- serve(ctx, options{
-			configFile: filepath.Join(conf, "config.yaml"), kubeconfig: kubeconfig(t, dir, cfg), nodeName: "n1", namespace: "default",
+			configFile: filepath.Join(conf, "config.yaml"), kubeconfig: kubeconfig(t, dir, cfg), nodeName: name, namespace: "default",
 			hostRoot: root, address: address,
 		}, slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	}()
@@ -76,18 +81,19 @@ func TestServe(t *testing.T) {
 	eventually(t, "a broken one is refused with a metric and an Event, and the old one stays in force", func() bool {
 		_, metrics := get("/metrics")
 		ready, _ := get("/readyz")
-		return strings.Contains(metrics, "baton_config_valid 0") && ready == http.StatusOK && told(t, client, "ConfigurationRefused", "maxUnavailable")
+		return strings.Contains(metrics, "baton_config_valid 0") && ready == http.StatusOK && told(t, client, name, "ConfigurationRefused", "maxUnavailable")
 	})
 	write(t, filepath.Join(root, "run/reboot-required"), "")
 	eventually(t, "a gate that cannot be asked keeps the node waiting, and is named", func() bool {
-		n, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+		n, err := client.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
 		record := ""
 		if err == nil {
 			record = n.Annotations["kubebaton.io/reboot"]
 		}
-		return strings.Contains(record, `"phase":"Waiting"`) && strings.Contains(record, `"bids":false`) && strings.Contains(record, "inhibitor")
+		_, says := get("/readyz") // it may not have heard yet what it has written
+		return strings.Contains(says, "phase: Waiting") && strings.Contains(record, `"phase":"Waiting"`) && strings.Contains(record, `"bids":false`) && strings.Contains(record, "inhibitor")
 	})
-	stop()
+	line.Refuse()
 	eventually(t, "an API server that is away is trouble, and no reason to be killed", func() bool {
 		_, body := get("/readyz")
 		code, _ := get("/healthz")
@@ -157,18 +163,14 @@ func fetch(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func told(t *testing.T, c kubernetes.Interface, reason, text string) bool {
+// told tells whether an Event on a Node says so.
+func told(t *testing.T, c kubernetes.Interface, node, reason, text string) bool {
 	t.Helper()
-	l, err := c.EventsV1().Events("default").List(t.Context(), metav1.ListOptions{})
+	l, err := c.EventsV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.name=" + node})
 	if err != nil {
 		return false
 	}
-	for _, e := range l.Items {
-		if e.Reason == reason && strings.Contains(e.Note, text) && e.Regarding.Name == "n1" {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(l.Items, func(e eventsv1.Event) bool { return e.Reason == reason && strings.Contains(e.Note, text) })
 }
 
 // eventually asks until what is true, and fails the test when it does not become so.
