@@ -67,6 +67,11 @@ func pauses(annotations map[string]string) map[string]string {
 // same tells whether the Lease has neither changed hands nor been renewed.
 func (s State) same(o State) bool { return s.Holder == o.Holder && s.Renewed.Equal(o.Renewed) }
 
+// before tells whether the Lease was read at an earlier version than that, or is gone, which it never is.
+func (s State) before(version string) bool {
+	return newer(version, s.version) || version != "" && s.version == ""
+}
+
 // ElectionConfig makes an Elector.
 type ElectionConfig struct {
 	Leases   coordinationclient.LeaseInterface
@@ -226,14 +231,15 @@ func (t *term) end(heir *string) {
 
 // Look reads the Lease `marshal` by quorum. One that is not there has an empty state.
 func (e *Elector) Look(ctx context.Context) (State, error) {
+	saw := e.asks()
 	l, err := e.cfg.Leases.Get(ctx, leaseName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return e.saw(State{}), nil
+		return saw(State{}), nil
 	}
 	if err != nil {
 		return State{}, fmt.Errorf("getting Lease %q: %w", leaseName, err)
 	}
-	return e.saw(stateOf(l)), nil
+	return saw(stateOf(l)), nil
 }
 
 // Seen returns what was read last, by whatever read it.
@@ -243,20 +249,29 @@ func (e *Elector) Seen() State {
 	return e.seen
 }
 
-func (e *Elector) saw(s State) State {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s.observed = time.Now()
-	if s.same(e.seen) {
-		s.observed = e.seen.observed
+// asks begins a request for the Lease; what it returns takes the answer. An answer that is older than what was known before
+// it was asked for comes from a restored API server; one that is only older than what is known by now was overtaken, by a
+// write of the election for example, and is no news.
+func (e *Elector) asks() (saw func(State) State) {
+	before := e.Seen().version
+	return func(s State) State {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		s.observed = time.Now()
+		if s.same(e.seen) {
+			s.observed = e.seen.observed
+		}
+		switch {
+		case s.before(before):
+			e.restored = time.Now()
+			e.cfg.Log.Warn("the API server has gone back in time: was it restored from a backup?", "lease", leaseName,
+				"seen", before, "now", s.version)
+		case s.before(e.seen.version):
+			return s
+		}
+		e.seen = s
+		return s
 	}
-	if newer(e.seen.version, s.version) || e.seen.version != "" && s.version == "" {
-		e.restored = time.Now()
-		e.cfg.Log.Warn("the API server has gone back in time: was it restored from a backup?", "lease", leaseName,
-			"seen", e.seen.version, "now", s.version)
-	}
-	e.seen = s
-	return s
 }
 
 // Annotate keeps these annotations on the Lease, "" for one that is to go, from the next renewal of this agent's leadership
@@ -350,7 +365,7 @@ func (e *Elector) stand(ctx context.Context, base State) time.Duration {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	l := &election{
-		leases: e.cfg.Leases, identity: e.cfg.Identity, timeout: e.cfg.RenewDeadline / 2, base: base, saw: e.saw, lost: cancel, notes: e.annotations,
+		leases: e.cfg.Leases, identity: e.cfg.Identity, timeout: e.cfg.RenewDeadline / 2, base: base, asks: e.asks, lost: cancel, notes: e.annotations,
 		led: make(chan context.Context, 1),
 	}
 	t.err = e.serve(ctx, run, cancel, l, t)

@@ -178,6 +178,20 @@ func TestElector(t *testing.T) {
 			}
 		}
 	})
+	in("an answer that was overtaken by a later one tells nothing of the kind", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, nil)
+		early, gone, late := e.asks(), e.asks(), e.asks()
+		late(State{version: "20"})
+		early(State{version: "10"})
+		gone(State{})
+		if s := e.Seen(); !e.Restored().IsZero() || s.version != "20" {
+			t.Errorf("restored %v, last seen %q", e.Restored(), s.version)
+		}
+		e.asks()(State{version: "10"})
+		if s := e.Seen(); e.Restored().IsZero() || s.version != "10" {
+			t.Errorf("asked for afterwards: restored %v, last seen %q", e.Restored(), s.version)
+		}
+	})
 	in("the Lease of a silent holder is taken over within two minutes", func(t *testing.T, p *polls) {
 		p.holder(t, "z", 0)
 		e := p.elector(t, "a", nil, nil)
@@ -350,7 +364,7 @@ func TestElectionLock(t *testing.T) {
 		p.holder(t, "z", 0)
 		l := &election{
 			leases: p.CoordinationV1().Leases("baton-system"), identity: "a", timeout: time.Second,
-			saw: func(s State) State { return s }, lost: func() {},
+			asks: func() func(State) State { return func(s State) State { return s } }, lost: func() {},
 		}
 		if _, _, err := l.Get(t.Context()); err != nil {
 			t.Fatal(err)

@@ -23,10 +23,10 @@ var errNotHolder = errors.New("another holds it")
 type election struct {
 	leases   coordinationclient.LeaseInterface
 	identity string
-	timeout  time.Duration     // of one write
-	base     State             // what was seen before: a holder that has not moved since may be dead
-	saw      func(State) State // told of everything read
-	lost     func()            // ends the candidacy
+	timeout  time.Duration                  // of one write
+	base     State                          // what was seen before: a holder that has not moved since may be dead
+	asks     func() (saw func(State) State) // begins every request, and is told of its answer
+	lost     func()                         // ends the candidacy
 	notes    func() map[string]string
 	led      chan context.Context
 
@@ -72,12 +72,13 @@ func (l *election) outcome() error {
 
 // Get reads the Lease by quorum.
 func (l *election) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	saw := l.asks()
 	lease, err := l.leases.Get(ctx, leaseName, metav1.GetOptions{})
 	if err != nil {
 		l.fail(err)
 		return nil, nil, err // leaderelection asks for NotFound
 	}
-	s := l.saw(stateOf(lease))
+	s := saw(stateOf(lease))
 	l.mu.Lock()
 	l.lease = lease
 	beaten := s.Holder != "" && s.Holder != l.identity && !s.same(l.base)
@@ -142,12 +143,13 @@ func (l *election) write(ctx context.Context, send func(context.Context) (*coord
 	}
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
 	defer cancel()
+	saw := l.asks()
 	got, err := send(ctx)
 	if err != nil {
 		l.fail(err)
 		return err // leaderelection asks for Conflict
 	}
-	l.saw(stateOf(got))
+	saw(stateOf(got))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lease, l.holds, l.failure = got, stateOf(got).Holder == l.identity, nil
