@@ -7,11 +7,12 @@ const (
 	step, waiting, draining, verifying = "agent/step.go", "agent/waiting.go", "agent/draining.go", "agent/verifying.go"
 	apply, agent, world, record        = "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
 	observation                        = "agent/observation.go"
+	store, housekeep                   = "lock/store.go", "marshal/housekeep.go"
 )
 
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	return slices.Concat(ofTheWay(), ofTheDrain(), ofTheEnd(), ofTheLoop(), ofTheView())
+	return slices.Concat(ofTheWay(), ofTheDrain(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots())
 }
 
 func ofTheWay() []mutant {
@@ -175,6 +176,24 @@ func ofTheView() []mutant {
 		{
 			name: "a node is rebooted as often as it asks", file: observation, test: "TestCycle/at_most_two",
 			old: ">= o.Settings.MaxReboots24h {", new: ">= 1000 {",
+		},
+	}
+}
+
+func ofTheSlots() []mutant {
+	return []mutant{
+		{
+			name: "a held slot is freed because it is old: theft by time", file: housekeep, pkg: "internal/search", test: "TestSearch/searches/nothing_breaks_2",
+			old: "		if l.Holder != \"\" && holderGone(l, nodes[l.Holder]) {", new: "		if l.Holder != \"\" && (holderGone(l, nodes[l.Holder]) || v.Now.Sub(l.Renewed).Hours() > 1) {",
+		},
+		{
+			name: "a slot is written on whatever version is there: taking without CAS", file: store, pkg: "internal/search", test: "TestSearch/searches/nothing_breaks_2",
+			old: "	from.write(to, l)\n", new: "	from.write(to, l)\n	if now, err := s.leases.Get(ctx, l.Name, metav1.GetOptions{}); err == nil {\n		l.ResourceVersion = now.ResourceVersion\n	}\n",
+		},
+		{
+			name: "a slot taken by a late write for an earlier Node is shown to nobody", file: housekeep, pkg: "internal/search",
+			test: "TestSearch/searches/nothing_breaks_2",
+			old:  "		return Action{Kind: Address, Slot: *l, UID: n.UID}, true", new: "		return Action{}, false",
 		},
 	}
 }

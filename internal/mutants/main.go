@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,8 @@ type mutant struct {
 	name     string // what the mutant does
 	file     string // from the module's root
 	old, new string // old stands in file exactly once
-	test     string // -run of the test that kills it, in the package of file
+	test     string // -run of the test that kills it
+	pkg      string // the package of that test, from the module's root; "" is that of file
 	survives bool   // it must not be killed
 }
 
@@ -69,7 +71,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		} else {
 			passed++
 		}
-		fmt.Fprintf(out, "%-9s %5.1fs  %s (%s: %s)\n", verdict, time.Since(start).Seconds(), m.name, filepath.Dir(m.file), m.test)
+		fmt.Fprintf(out, "%-9s %5.1fs  %s (%s: %s)\n", verdict, time.Since(start).Seconds(), m.name, m.tests(), m.test)
 	}
 	fmt.Fprintf(out, "%d passed, %d failed\n", passed, failed)
 	if failed > 0 || passed == 0 {
@@ -77,6 +79,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	return nil
 }
+
+// tests is the package of the test.
+func (m mutant) tests() string { return cmp.Or(m.pkg, filepath.Dir(m.file)) }
 
 // judge runs the mutant's test over the mutated file.
 func (m mutant) judge(ctx context.Context, root string) (string, error) {
@@ -104,11 +109,11 @@ func (m mutant) judge(ctx context.Context, root string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("writing the mutant: %w", err)
 	}
-	pkg := "./" + filepath.Dir(m.file)
-	if text, err := exec.CommandContext(ctx, "go", "vet", "-overlay", overlay, pkg).CombinedOutput(); err != nil {
+	vet := exec.CommandContext(ctx, "go", "vet", "-overlay", overlay, "./"+filepath.Dir(m.file))
+	if text, err := vet.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("the mutant does not compile: %s", text)
 	}
-	text, err := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=30s", "-overlay", overlay, "-run", m.test, pkg).CombinedOutput()
+	text, err := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=30s", "-overlay", overlay, "-run", m.test, "./"+m.tests()).CombinedOutput()
 	var exit *exec.ExitError
 	switch {
 	case strings.Contains(string(text), "no tests to run"):
