@@ -69,7 +69,7 @@ func (s *survey) tend(l *Slot) (Action, bool) {
 	if l.empty() && !l.Deleting && len(s.Groups) > 0 && (q == nil || q.surplus(l)) {
 		return Action{Kind: Delete, Slot: *l}, true
 	}
-	if n := s.byName[l.Holder]; n != nil && n.UID != l.HolderUID && n.UID != l.Nominee && !holderGone(l, n) {
+	if n := s.byName[l.Holder]; n != nil && n.UID != l.Nominee && !holderGone(l, n) {
 		return Action{Kind: Address, Slot: *l, UID: n.UID}, true
 	}
 	want := ""

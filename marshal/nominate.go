@@ -271,11 +271,9 @@ func (s *survey) call(q *squad, bids []*Node) {
 	free := q.free()
 	full := "" // made once: it names hundreds to thousands
 	for _, n := range bids {
-		zone := n.Labels[q.TopologyKey]
 		_, counted := q.unavailable[n.Name]
-		switch _, goes := q.zones[zone]; {
-		case q.TopologyKey != "" && len(q.zones) > 0 && !goes:
-			ahead := slices.Min(slices.Collect(maps.Keys(q.zones)))
+		switch ahead, other := q.otherZone(n); {
+		case other:
 			q.say(n, reasonZone, fmt.Sprintf("zone %q goes first: %s", ahead, q.zones[ahead]))
 		case !counted && len(q.unavailable) >= q.limit && q.others() > 0:
 			if full == "" {
@@ -294,6 +292,18 @@ func (s *survey) call(q *squad, bids []*Node) {
 			q.say(n, "", "")
 		}
 	}
+}
+
+// otherZone is a zone that nodes are down in and that is not the node's own: the first by name. It may be one of several, when a
+// marshal that saw too little has nominated.
+func (q *squad) otherZone(n *Node) (zone string, ok bool) {
+	own := n.Labels[q.TopologyKey]
+	for z := range q.zones {
+		if z != own && (!ok || z < zone) {
+			zone, ok = z, true
+		}
+	}
+	return zone, ok
 }
 
 func (q *squad) say(n *Node, reason, message string) {

@@ -338,6 +338,11 @@ func TestHousekeep(t *testing.T) {
 				[]Node{idle("a", func(n *Node) { n.UID = "new" })}, []Slot{held("workers", 0, "a")}),
 			"address slot-workers-0 new",
 		},
+		{"a slot that was addressed to an earlier Node too late is addressed to its holder again", viewOf(workers(1), []Node{idle("a")}, func() []Slot {
+			s := held("workers", 0, "a")
+			s.Nominee = "old"
+			return []Slot{s}
+		}()), "address slot-workers-0 uid-a"},
 		{"and not again", viewOf(workers(1), []Node{idle("a", func(n *Node) { n.UID = "new" })}, func() []Slot {
 			s := held("workers", 0, "a")
 			s.Nominee = "new"

@@ -63,6 +63,12 @@ func TestZones(t *testing.T) {
 				[]Node{active("a1", "a", 0), bidder("b1", 9, inZone("b"))}, []Slot{held("workers", 0, "a1"), free("workers", 1)}),
 			"b1:zone",
 		},
+		{
+			"when two zones are on their way, by a marshal that saw too little, no further node of either goes",
+			viewOf(Group{Name: "workers", MaxUnavailable: 3, TopologyKey: "zone"}, []Node{active("a1", "a", 0), active("b1", "b", 1), bidder("a2", 9, inZone("a")), bidder("b2", 8, inZone("b"))},
+				[]Slot{held("workers", 0, "a1"), held("workers", 1, "b1"), free("workers", 2)}),
+			"a2:zone b2:zone",
+		},
 		{"a zone in which nobody can go holds nobody", viewOf(zoned, []Node{bidder("a1", 9, inZone("a"), gateShut), bidder("b1", 1, inZone("b")), idle("c")}, slots("workers", 2)), "a1:window b1=slot-workers-0"},
 		{"a failed node that its group bears holds no zone", func() View {
 			g := zoned
