@@ -349,6 +349,29 @@ func TestGhostSlot(t *testing.T) {
 		s.register(0, "boot-b", 0)
 		s.within(grace+5*time.Second, "the slot of "+sl.Holder+" is freed", freed(s))
 	})
+	for name, jump := range map[string]time.Duration{"forward": time.Hour, "back": -time.Hour} {
+		t.Run("a jump of the API server's clock "+name+" changes nothing of the grace period", func(t *testing.T) {
+			t.Parallel()
+			var skew atomic.Int64
+			s := newSite(t, "jump-"+name, 1)
+			uid := s.register(0, "boot-a", 9)
+			other := s.register(1, "boot-x", 1)
+			s.agent(1, other, nil, func(c *marshal.Config) {
+				short(c)
+				c.Now = func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }
+			}).Stand(true)
+			s.take(0, uid, "boot-a")
+			s.deleteNode(0)
+			deleted := time.Now()
+			pause(grace / 2) // seen to be gone
+			skew.Store(int64(jump))
+			s.write(1, record("Waiting", 1, 2, "")) // something to look at
+			s.within(grace+5*time.Second, "the slot is freed", freed(s))
+			if took := time.Since(deleted); took < grace {
+				t.Errorf("freed after %s, the grace period is %s", took, grace)
+			}
+		})
+	}
 	t.Run("a Node that comes back within the grace period keeps the slot though the marshal's watch has frozen", func(t *testing.T) {
 		t.Parallel()
 		var ice frost

@@ -161,7 +161,7 @@ func big(i int) *corev1.Node {
 func BenchmarkPass(b *testing.B) {
 	const nodes = 5000
 	g := Group{Name: "workers", MaxUnavailablePercent: 10, Match: func(l map[string]string) bool { return l["kubernetes.io/os"] == "linux" }}
-	v := View{Now: zero, Groups: []Group{g}, NominationTimeout: time.Minute, Slots: slots("workers", nodes/10)}
+	v := View{Now: zero, Own: zero, Groups: []Group{g}, NominationTimeout: time.Minute, Slots: slots("workers", nodes/10)}
 	for i := range nodes {
 		v.Nodes = append(v.Nodes, NodeOf(big(i)))
 	}

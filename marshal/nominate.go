@@ -195,7 +195,7 @@ func (s *survey) failed(q *squad, n *Node) bool {
 		return true
 	}
 	since, ok := s.Away[n.UID]
-	return ok && n.away() && !n.Acknowledged && s.Now.Sub(since) > q.rebootTimeout()
+	return ok && n.away() && !n.Acknowledged && s.Own.Sub(since) > q.rebootTimeout()
 }
 
 // Nominate returns whom to invite now: the oldest bids for the free slots of each group, as far as its limit goes.
@@ -328,13 +328,13 @@ func (s *survey) shut(q *squad, n *Node) (reason, message string) {
 		return reasonSlot, "invited to " + s.slotOf[n.UID].Name
 	case q.paused != "":
 		return reasonPaused, q.paused
-	case s.Now.Before(s.Unsure):
+	case s.Own.Before(s.Unsure):
 		return reasonRestored, "the API server was restored from a backup: who is down shows until " + s.Unsure.UTC().Format(time.RFC3339)
 	case q.halted != "":
 		return reasonHalted, q.halted
 	case !n.Bids || n.Cycle == "" || n.UID == "":
 		return cmp.Or(n.Reason, reasonRecord), ""
-	case s.Now.Before(s.Penalty[n.UID]):
+	case s.Own.Before(s.Penalty[n.UID]):
 		return reasonSlot, "did not take its nomination; passed over until " + s.Penalty[n.UID].UTC().Format(time.RFC3339)
 	}
 	return "", ""

@@ -67,7 +67,7 @@ func slots(group string, n int) []Slot {
 }
 
 func viewOf(g Group, nodes []Node, s []Slot) View {
-	return View{Now: zero, Groups: []Group{g}, Nodes: nodes, Slots: s, NominationTimeout: 30 * time.Second}
+	return View{Now: zero, Own: zero, Groups: []Group{g}, Nodes: nodes, Slots: s, NominationTimeout: 30 * time.Second}
 }
 
 func workers(n int) Group { return Group{Name: "workers", MaxUnavailable: n} }

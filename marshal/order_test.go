@@ -111,7 +111,7 @@ func TestAfter(t *testing.T) {
 		for i := range cp {
 			cp[i].Labels = map[string]string{"cp": "yes"}
 		}
-		v := View{Now: zero, NominationTimeout: 30 * time.Second, Nodes: append(cp, w...), Groups: []Group{
+		v := View{Now: zero, Own: zero, NominationTimeout: 30 * time.Second, Nodes: append(cp, w...), Groups: []Group{
 			{Name: "control-plane", MaxUnavailable: 1, Match: isCP, After: []string{"workers"}}, {Name: "workers", MaxUnavailable: 1},
 		}, Slots: append(slots("control-plane", 1), slots("workers", 1)...)}
 		for _, f := range change {

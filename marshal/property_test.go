@@ -134,7 +134,7 @@ func (c *cluster) fail(format string, args ...any) {
 func (c *cluster) marshal(k int, fresh bool) {
 	r := c.memory[k]
 	v := c.views[k]
-	v.Now, v.Groups, v.NominationTimeout, v.Self = c.now, c.groups, 30*time.Second, c.nodes[k%len(c.nodes)].Name
+	v.Now, v.Own, v.Groups, v.NominationTimeout, v.Self = c.now, c.now, c.groups, 30*time.Second, c.nodes[k%len(c.nodes)].Name
 	v.Trials = c.trials
 	v.Penalty = map[string]time.Time{}
 	r.observe(&v, c.before[k])

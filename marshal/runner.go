@@ -199,12 +199,12 @@ func (r *runner) snapshot() (v View, ok bool) {
 		return View{}, false
 	}
 	v = View{
-		Now: r.now(), Self: r.self, Groups: r.groups(), Nodes: nodes,
+		Now: r.now(), Own: time.Now(), Self: r.self, Groups: r.groups(), Nodes: nodes,
 		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused), Trials: maps.Clone(r.trials),
 	}
 	v.NominationTimeout, v.DeletedGrace = r.times()
 	if at := r.restored(); !at.IsZero() {
-		v.Unsure = v.Now.Add(showsDown - time.Since(at))
+		v.Unsure = v.Own.Add(showsDown - time.Since(at))
 	}
 	return v, true
 }
@@ -249,7 +249,7 @@ func (r *runner) rest(timer *time.Timer, v View, clean bool) {
 	if clean {
 		r.retries = 0
 	} else {
-		retry := v.Now.Add(min(retryFirst<<min(r.retries, 12), retryMost))
+		retry := v.Own.Add(min(retryFirst<<min(r.retries, 12), retryMost))
 		r.retries++
 		if next.IsZero() || retry.Before(next) {
 			next = retry
@@ -257,7 +257,7 @@ func (r *runner) rest(timer *time.Timer, v View, clean bool) {
 	}
 	timer.Stop()
 	if !next.IsZero() {
-		timer.Reset(max(next.Sub(v.Now), 0))
+		timer.Reset(max(next.Sub(v.Own), 0))
 	}
 }
 
@@ -270,7 +270,7 @@ func (r *runner) observe(v *View, before []Slot) {
 		n := &v.Nodes[i]
 		uids[n.UID] = n
 		if _, ok := m.away[n.UID]; n.away() && !ok {
-			m.away[n.UID] = v.Now
+			m.away[n.UID] = v.Own
 		} else if !n.away() {
 			delete(m.away, n.UID)
 		}
@@ -281,7 +281,7 @@ func (r *runner) observe(v *View, before []Slot) {
 	missing := map[string]time.Time{}
 	for _, s := range Gone(*v) {
 		key := s.Name + "/" + s.Holder + "/" + s.HolderUID
-		missing[key] = cmp.Or(m.gone[key], v.Now)
+		missing[key] = cmp.Or(m.gone[key], v.Own)
 	}
 	m.gone = missing
 	v.Away = maps.Clone(m.away)
@@ -300,7 +300,7 @@ func (r *runner) declined(v *View, before []Slot) {
 	for i := range before {
 		b := &before[i]
 		if n := now[b.Name]; n != nil && b.nominated() && b.Hold == "" && n.empty() {
-			r.missed(v.Now, b)
+			r.missed(v.Own, b)
 		}
 	}
 }
@@ -321,7 +321,7 @@ func (r *runner) pass(ctx context.Context, v View) bool {
 	clean := r.write(ctx, len(actions), func(ctx context.Context, i int) error { return r.act(ctx, actions[i]) })
 	for _, a := range actions {
 		if a.Kind == Expire && a.Slot.Hold == "" {
-			r.missed(v.Now, &a.Slot)
+			r.missed(v.Own, &a.Slot)
 		}
 	}
 	clean = r.freeGone(ctx, v) && clean
@@ -404,7 +404,7 @@ func (r *runner) freeGone(ctx context.Context, v View) bool {
 	var ripe []Slot
 	for _, s := range Gone(v) {
 		since, ok := r.memory.gone[s.Name+"/"+s.Holder+"/"+s.HolderUID]
-		if ok && v.Now.Sub(since) >= v.DeletedGrace {
+		if ok && v.Own.Sub(since) >= v.DeletedGrace {
 			ripe = append(ripe, s)
 		}
 	}
@@ -413,7 +413,7 @@ func (r *runner) freeGone(ctx context.Context, v View) bool {
 		freed, err := r.freeIfGone(ctx, ripe[i])
 		if err == nil && !freed { // our view was wrong: observe anew
 			mu.Lock()
-			r.memory.gone[ripe[i].Name+"/"+ripe[i].Holder+"/"+ripe[i].HolderUID] = v.Now
+			r.memory.gone[ripe[i].Name+"/"+ripe[i].Holder+"/"+ripe[i].HolderUID] = v.Own
 			mu.Unlock()
 		}
 		return err
@@ -450,24 +450,25 @@ func (r *runner) freeIfGone(ctx context.Context, seen Slot) (bool, error) {
 	return true, nil
 }
 
-// due returns the earliest time at which something changes by itself, zero for never.
+// due returns the earliest time, by the own clock, at which something changes by itself, zero for never.
 func (r *runner) due(v View) time.Time {
 	var next time.Time
 	at := func(t time.Time) {
-		if t.After(v.Now) && (next.IsZero() || t.Before(next)) {
+		if t.After(v.Own) && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
 	}
+	theirs := func(t time.Time) { at(v.Own.Add(t.Sub(v.Now))) } // by the API server's clock
 	for i := range v.Slots {
 		if v.Slots[i].nominated() {
-			at(v.Slots[i].BidUntil)
+			theirs(v.Slots[i].BidUntil)
 		}
 	}
 	for _, t := range v.Penalty {
 		at(t)
 	}
 	at(v.Unsure)
-	at(trialsDue(v))
+	theirs(trialsDue(v))
 	for _, t := range r.memory.gone {
 		at(t.Add(v.DeletedGrace))
 	}

@@ -124,9 +124,10 @@ func (g Group) rebootTimeout() time.Duration {
 
 // View is everything that the marshal's decisions depend on.
 type View struct {
-	Now    time.Time
-	Self   string  // name of the marshal's own Node: last in its group, because it has to resign to go
-	Groups []Group // first match wins; empty means that there is no valid configuration: nothing is nominated or deleted
+	Now    time.Time // the API server's, by which agents judge a nomination
+	Own    time.Time // of this process, whose clock never jumps: Unsure, Penalty and Away go by it
+	Self   string    // name of the marshal's own Node: last in its group, because it has to resign to go
+	Groups []Group   // first match wins; empty means that there is no valid configuration: nothing is nominated or deleted
 	Nodes  []Node
 	Slots  []Slot
 	Paused map[string]string // group to reason; "" stands for all groups
