@@ -232,7 +232,7 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 		}
 		nodes = append(nodes, name)
 	}
-	if err := c.waitAPI(ctx); err != nil {
+	if err := c.WaitAPI(ctx); err != nil {
 		return err
 	}
 	c.tell("API server ready", began)

@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kubebaton.io/baton/lab/build"
@@ -90,6 +93,46 @@ func TestCluster(t *testing.T) {
 		waitBoot(ctx, t, c, "n2", old)
 		if diff := cmp.Diff([]string{"on", "off -1", "on"}, powerOf(t, c, "n2")); diff != "" {
 			t.Error(diff)
+		}
+	})
+
+	t.Run("etcd and the API server go on where they were killed", func(t *testing.T) {
+		get := func() *corev1.Node {
+			n, err := c.Client().CoreV1().Nodes().Get(ctx, "n1", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		before := get()
+		for _, u := range []Unit{Etcd, APIServer} {
+			if err := c.Kill(ctx, u); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(c.Run(u), c.WaitAPI(ctx)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if after := get(); after.UID != before.UID {
+			t.Errorf("UID %s, it was %s", after.UID, before.UID)
+		}
+	})
+
+	t.Run("a program that is killed in a node is another one afterwards", func(t *testing.T) {
+		before, err := c.Process("n1", "kubelet")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Signal("n1", "kubelet", unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		short, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := until(short, "another kubelet", 50*time.Millisecond, func() (bool, error) {
+			after, err := c.Process("n1", "kubelet")
+			return err == nil && after != before, err
+		}); err != nil {
+			t.Error(err)
 		}
 	})
 

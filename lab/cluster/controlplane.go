@@ -2,10 +2,14 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // auditPolicy logs who asked for what, and the answer's code, once a request: no bodies. A watch is logged when it starts and
@@ -15,32 +19,82 @@ const auditPolicy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [Req
 // AuditLog of the API server, one JSON event a line.
 func (c *Cluster) AuditLog() string { return c.path("audit.log") }
 
+// Unit is a process of the control plane that can be killed, and run again with the same arguments and data.
+type Unit string
+
+// The units.
+const (
+	Etcd      Unit = "etcd"
+	APIServer Unit = "kube-apiserver"
+)
+
+// Run starts a unit that does not run. It does not wait until it serves.
+func (c *Cluster) Run(u Unit) error {
+	argv, err := c.arguments(u)
+	if err != nil {
+		return err
+	}
+	return c.spawn(string(u), nil, append([]string{c.binary(string(u))}, argv...)...)
+}
+
+// Kill ends a unit at once and without a farewell, and returns when it has ended. Nobody starts it again but Run.
+func (c *Cluster) Kill(ctx context.Context, u Unit) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return until(ctx, string(u)+" to end", time.Millisecond, func() (bool, error) {
+		found, err := c.processes()
+		if err != nil {
+			return true, err
+		}
+		left := false
+		for pid, unit := range found {
+			if unit != string(u) {
+				continue
+			}
+			left = true
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return true, fmt.Errorf("killing %s: %w", u, err)
+			}
+		}
+		return !left, nil
+	})
+}
+
+func (c *Cluster) arguments(u Unit) ([]string, error) {
+	switch u {
+	case Etcd:
+		return []string{
+			"--data-dir", c.path("etcd"), "--unsafe-no-fsync", "--log-level=warn",
+			"--listen-client-urls", EtcdURL, "--advertise-client-urls", EtcdURL,
+			"--listen-peer-urls", "http://127.0.0.1:2380",
+		}, nil
+	case APIServer:
+		return []string{
+			"--etcd-servers=" + EtcdURL,
+			"--secure-port=" + apiPort,
+			"--advertise-address=" + Gateway,
+			"--cert-dir=" + c.path("pki"),
+			"--tls-cert-file=" + c.path("pki/apiserver.crt"), "--tls-private-key-file=" + c.path("pki/apiserver.key"),
+			"--client-ca-file=" + c.path("pki/ca.crt"),
+			"--service-account-key-file=" + c.path("pki/tokens.pub"), "--service-account-signing-key-file=" + c.path("pki/tokens.key"),
+			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+			"--service-cluster-ip-range=" + serviceNet,
+			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged",
+			"--kubelet-preferred-address-types=InternalIP",
+			"--audit-policy-file=" + c.path("audit.yaml"), "--audit-log-path=" + c.AuditLog(), "--audit-log-maxsize=8000",
+		}, nil
+	}
+	return nil, fmt.Errorf("no unit %q: there are %s and %s", u, Etcd, APIServer)
+}
+
 func (c *Cluster) startAPI() error {
 	if err := os.WriteFile(c.path("audit.yaml"), []byte(auditPolicy), 0o644); err != nil {
 		return err
 	}
-	const etcd = "http://127.0.0.1:2379"
-	if err := c.spawn("etcd", nil, c.binary("etcd"),
-		"--data-dir", c.path("etcd"), "--unsafe-no-fsync", "--log-level=warn",
-		"--listen-client-urls", etcd, "--advertise-client-urls", etcd,
-		"--listen-peer-urls", "http://127.0.0.1:2380",
-	); err != nil {
+	if err := c.Run(Etcd); err != nil {
 		return err
 	}
-	return c.spawn("kube-apiserver", nil, c.binary("kube-apiserver"),
-		"--etcd-servers="+etcd,
-		"--secure-port="+apiPort,
-		"--advertise-address="+gateway,
-		"--cert-dir="+c.path("pki"),
-		"--tls-cert-file="+c.path("pki/apiserver.crt"), "--tls-private-key-file="+c.path("pki/apiserver.key"),
-		"--client-ca-file="+c.path("pki/ca.crt"),
-		"--service-account-key-file="+c.path("pki/tokens.pub"), "--service-account-signing-key-file="+c.path("pki/tokens.key"),
-		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-		"--service-cluster-ip-range="+serviceNet,
-		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged",
-		"--kubelet-preferred-address-types=InternalIP",
-		"--audit-policy-file="+c.path("audit.yaml"), "--audit-log-path="+c.AuditLog(), "--audit-log-maxsize=8000",
-	)
+	return c.Run(APIServer)
 }
 
 func (c *Cluster) startControllers() error {
@@ -57,7 +111,8 @@ func (c *Cluster) startControllers() error {
 		"--kubeconfig="+c.path("scheduler.kubeconfig"), "--leader-elect=false", "--secure-port=0")
 }
 
-func (c *Cluster) waitAPI(ctx context.Context) error {
+// WaitAPI returns when the API server says that it is ready.
+func (c *Cluster) WaitAPI(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	return until(ctx, "the API server", 50*time.Millisecond, func() (bool, error) {

@@ -14,11 +14,14 @@ import (
 
 // Addresses inside the network namespace. The range is reserved for tests of networks (RFC 2544).
 const (
-	gateway    = "198.18.0.1"
+	Gateway    = "198.18.0.1" // this side's, as the nodes see it
 	apiPort    = "6443"
+	APIAddr    = Gateway + ":" + apiPort // of the API server
+	ServiceIP  = "10.96.0.1"             // by which pods reach the API server, on port 443: the first of serviceNet
 	serviceNet = "10.96.0.0/16"
-	podNet     = "10.200.0.0/16"
-	firstNode  = 10 // node i has the address 198.18.0.(firstNode+i)
+	PodNet     = "10.200.0.0/16"         // of all pods
+	EtcdURL    = "http://127.0.0.1:2379" // plain text
+	firstNode  = 10                      // node i has the address 198.18.0.(firstNode+i)
 	maxNodes   = 240
 	bridge     = "lab0"
 )
@@ -36,7 +39,7 @@ func (c *Cluster) makeNetwork(ctx context.Context) error {
 		// An address of its own: without one a bridge takes that of a port, and another one when the port goes, and the
 		// nodes would talk to the old one for half a minute.
 		"link add " + bridge + " address 02:ba:70:00:00:01 type bridge forward_delay 0",
-		"addr add " + gateway + "/24 dev " + bridge,
+		"addr add " + Gateway + "/24 dev " + bridge,
 		"link set " + bridge + " up",
 	} {
 		if err := c.ip(ctx, args); err != nil {
@@ -108,4 +111,13 @@ func (c *Cluster) Dial(ctx context.Context, network, address string) (conn net.C
 		return err
 	})
 	return conn, err
+}
+
+// Listen listens on an address inside the cluster's network, on which the nodes reach it by the address of Gateway.
+func (c *Cluster) Listen(ctx context.Context, network, address string) (l net.Listener, err error) {
+	err = c.inNetwork(func() error {
+		l, err = (&net.ListenConfig{}).Listen(ctx, network, address)
+		return err
+	})
+	return l, err
 }

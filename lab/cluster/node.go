@@ -246,6 +246,67 @@ func (c *Cluster) File(node, path string) (string, error) {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", pid), path), nil
 }
 
+// Disk is the directory, on the host, of what a node has written to its disk: above the root file system that the nodes
+// share. It is there while the node is off too. What is mounted in the node, such as /run and /var/lib/kubelet, is not in it.
+func (c *Cluster) Disk(node string) (string, error) {
+	return c.path("nodes", node, "upper"), c.known(node)
+}
+
+// Process is the PID, on the host, of a program that runs in a node, by the name of its executable file.
+func (c *Cluster) Process(node, program string) (int, error) {
+	leader, err := c.leader(node)
+	if err != nil {
+		return 0, err
+	}
+	if leader == 0 {
+		return 0, fmt.Errorf("looking for %s in node %q: %w", program, node, ErrOff)
+	}
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range all {
+		exe, err := os.Readlink(filepath.Join(dir, "exe"))
+		if err != nil || filepath.Base(exe) != program {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && descends(pid, leader) {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("no %s runs in node %q", program, node)
+}
+
+func descends(pid, from int) bool {
+	for pid > 1 {
+		if pid == from {
+			return true
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return false
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ") // the name may hold anything but is the last in parentheses here
+		var state string
+		if _, err := fmt.Sscan(rest, &state, &pid); err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// Signal sends a signal to a program that runs in a node, by the name of its executable file.
+func (c *Cluster) Signal(node, program string, signal unix.Signal) error {
+	pid, err := c.Process(node, program)
+	if err != nil {
+		return err
+	}
+	if err := unix.Kill(pid, signal); err != nil {
+		return fmt.Errorf("sending %s to %s in node %q: %w", signal, program, node, err)
+	}
+	return nil
+}
+
 // RaiseSentinel makes a node want a reboot, as an update on Debian does. Without packages it is a kernel that was never
 // asked for before: the same sentinel soon after a reboot would be the one that survived it.
 func (c *Cluster) RaiseSentinel(node string, packages ...string) error {

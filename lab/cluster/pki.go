@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -55,7 +56,7 @@ func (c *Cluster) makeCredentials() error {
 	server := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		DNSNames:    []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"},
-		IPAddresses: []net.IP{net.ParseIP(gateway), net.ParseIP("127.0.0.1"), net.ParseIP("10.96.0.1")},
+		IPAddresses: []net.IP{net.ParseIP(Gateway), net.ParseIP("127.0.0.1"), net.ParseIP(ServiceIP)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	tokens, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -166,7 +167,7 @@ func (a authority) kubeconfig(path string, who identity) error {
 		return err
 	}
 	return clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{"lab": {Server: "https://" + net.JoinHostPort(gateway, apiPort), CertificateAuthorityData: a.pem}},
+		Clusters:       map[string]*clientcmdapi.Cluster{"lab": {Server: "https://" + APIAddr, CertificateAuthorityData: a.pem}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"lab": {ClientCertificateData: cert, ClientKeyData: keyPEM}},
 		Contexts:       map[string]*clientcmdapi.Context{"lab": {Cluster: "lab", AuthInfo: "lab"}},
 		CurrentContext: "lab",
@@ -198,3 +199,18 @@ func (c *Cluster) connect() error {
 
 // Client of the administrator.
 func (c *Cluster) Client() kubernetes.Interface { return c.client }
+
+// ServerTLS returns what serves in the API server's place: its certificate, and the authority that both sides trust.
+func (c *Cluster) ServerTLS() (tls.Certificate, *x509.CertPool, error) {
+	cert, err := tls.LoadX509KeyPair(c.path("pki/apiserver.crt"), c.path("pki/apiserver.key"))
+	if err != nil {
+		return cert, nil, fmt.Errorf("reading the API server's certificate: %w", err)
+	}
+	a, err := c.authority()
+	if err != nil {
+		return cert, nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return cert, pool, nil
+}
