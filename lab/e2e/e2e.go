@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"kubebaton.io/baton/lab/cluster"
+	"kubebaton.io/baton/lab/evidence"
 	"kubebaton.io/baton/lab/observe"
 	"kubebaton.io/baton/lab/report"
 )
@@ -174,7 +175,8 @@ func (w *world) show(ctx context.Context, s scenario) Result {
 		r.Reason = err.Error()
 		r.Files = filepath.Join(w.evidence(), slug(s.name))
 		limited, cancel := context.WithTimeout(ctx, evidenceTime)
-		if err := w.keepEvidence(limited, r); err != nil {
+		found := evidence.Case{Cluster: w.c, Observer: w.obs, From: w.began, Logs: w.logs, Text: r.Name + "\n" + r.Reason}
+		if err := found.Keep(limited, r.Files); err != nil {
 			fmt.Fprintf(w.Stdout, "keeping the evidence: %v\n", err)
 		}
 		cancel()

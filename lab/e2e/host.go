@@ -3,79 +3,9 @@ package e2e
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
-
-// leader is the PID, here, of the node's systemd.
-func (w *world) leader(node string) (int, error) {
-	path, err := w.c.File(node, "/")
-	if err != nil {
-		return 0, err
-	}
-	var pid int
-	if _, err := fmt.Sscanf(path, "/proc/%d/root", &pid); err != nil {
-		return 0, fmt.Errorf("finding the processes of %s at %q: %w", node, path, err)
-	}
-	return pid, nil
-}
-
-// agentPID is the PID, here, of the node's agent.
-func (w *world) agentPID(node string) (int, error) {
-	leader, err := w.leader(node)
-	if err != nil {
-		return 0, err
-	}
-	all, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return 0, err
-	}
-	for _, dir := range all {
-		exe, err := os.Readlink(filepath.Join(dir, "exe"))
-		if err != nil || filepath.Base(exe) != "baton-agent" {
-			continue
-		}
-		var pid int
-		if _, err := fmt.Sscanf(dir, "/proc/%d", &pid); err == nil && descends(pid, leader) {
-			return pid, nil
-		}
-	}
-	return 0, fmt.Errorf("no agent runs on %s", node)
-}
-
-func descends(pid, from int) bool {
-	for pid > 1 {
-		if pid == from {
-			return true
-		}
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			return false
-		}
-		_, rest, _ := strings.Cut(string(stat), ") ") // the name may hold anything but is the last in parentheses here
-		var state string
-		if _, err := fmt.Sscan(rest, &state, &pid); err != nil {
-			return false
-		}
-	}
-	return false
-}
-
-// killAgent kills the node's agent at once and without a farewell.
-func (w *world) killAgent(node string) error {
-	pid, err := w.agentPID(node)
-	if err != nil {
-		return err
-	}
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-		return fmt.Errorf("killing the agent of %s: %w", node, err)
-	}
-	return nil
-}
 
 const (
 	inhibitorWho = "e2e updater"

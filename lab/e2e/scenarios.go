@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kubebaton.io/baton/lab/audit"
@@ -74,7 +75,7 @@ func rollout(ctx context.Context, w *world, atOnce int) error {
 
 // killedIn kills the node's agent and proves that it was in that phase when it died.
 func (w *world) killedIn(ctx context.Context, e observe.Event) error {
-	if err := w.killAgent(e.Node.Name); err != nil {
+	if err := w.c.Signal(e.Node.Name, agentProgram, unix.SIGKILL); err != nil {
 		return err
 	}
 	after := time.Since(e.Time)

@@ -139,7 +139,7 @@ func (w *world) as(token, impersonate string) (kubernetes.Interface, error) {
 // tokenOfAnother takes the token from the file of the agent's pod on n1, and one by TokenRequest bound to that pod.
 func tokenOfAnother(ctx context.Context, w *world) error {
 	const own, other = "n1", "n2"
-	pid, err := w.agentPID(own)
+	pid, err := w.c.Process(own, agentProgram)
 	if err != nil {
 		return err
 	}

@@ -23,13 +23,15 @@ import (
 
 	"kubebaton.io/baton/lab/build"
 	"kubebaton.io/baton/lab/cluster"
+	"kubebaton.io/baton/lab/evidence"
 	"kubebaton.io/baton/lab/observe"
 )
 
 const (
-	batonSpace = observe.Namespace
-	space      = "e2e" // of the scenarios' pods
-	agentLabel = "app.kubernetes.io/component=agent"
+	batonSpace   = observe.Namespace
+	space        = "e2e" // of the scenarios' pods
+	agentProgram = "baton-agent"
+	agentLabel   = "app.kubernetes.io/component=agent"
 
 	holdKey        = "kubebaton.io/hold"
 	acknowledgeKey = "kubebaton.io/acknowledge"
@@ -45,6 +47,7 @@ type world struct {
 	client kubernetes.Interface
 	obs    *observe.Observer
 	nodes  []string
+	logs   *evidence.Logs
 
 	inForce string // the configuration that all agents took up; "" not known
 	dirty   bool   // the last scenario failed: what it left may need force
@@ -67,6 +70,9 @@ func newWorld(ctx context.Context, c *cluster.Cluster, o Options) (*world, error
 	}
 	if len(w.nodes) != nodeCount {
 		return nil, fmt.Errorf("the scenarios want %d nodes, there are %d", nodeCount, len(w.nodes))
+	}
+	if w.logs, err = evidence.NewLogs(c); err != nil {
+		return nil, err
 	}
 	config, err := c.RestConfig()
 	if err != nil {
