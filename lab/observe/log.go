@@ -50,7 +50,6 @@ type Down struct {
 	OldBootID   string
 	NewBootID   string // the same as OldBootID: the cycle was given up before a reboot; "": still down
 	NodeDeleted bool   // it ended by that
-	foreign     bool   // was cordoned by somebody else before
 }
 
 // taken are the phases in which a node is Baton's to take down.
@@ -58,58 +57,94 @@ func taken(phase string) bool {
 	return phase == Draining || phase == Rebooting || phase == Verifying || phase == Failed
 }
 
-// ends says whether a node that is down is up again in this version.
-func (d *Down) ends(n *Node) bool {
+// referee sees the events in their order.
+type referee struct {
+	all, down []*Down // ever, and now
+	last      map[string]*Node
+	cordons   cordons
+}
+
+// see takes the next version of a Node. It returns the Down that begins with it, nil for none, and whether people lost a cordon.
+func (r *referee) see(at time.Time, n *Node) (begins *Down, lost bool) {
+	was := r.last[n.Name]
+	lost = r.cordons.enter(was, n)
+	r.last[n.Name] = n
+	i := slices.IndexFunc(r.down, func(d *Down) bool { return d.Node == n.Name })
+	switch {
+	case i < 0 && n.Exists && n.Unschedulable && taken(n.Phase):
+		begins = &Down{Node: n.Name, From: at, OldBootID: n.BootID}
+		if was != nil {
+			begins.OldBootID = was.BootID
+		}
+		r.all, r.down = append(r.all, begins), append(r.down, begins)
+	case i >= 0 && r.ends(r.down[i], was, n):
+		d := r.down[i]
+		d.Until, d.NewBootID, d.NodeDeleted = at, n.BootID, !n.Exists
+		r.down = slices.Delete(r.down, i, i+1)
+	}
+	return begins, lost
+}
+
+// ends says whether a node that is down is up again in this version. After a reboot it has to be Ready too, unless people
+// accepted it as it is, which is how a node leaves Failed without becoming well.
+func (r *referee) ends(d *Down, was, n *Node) bool {
 	switch {
 	case !n.Exists:
 		return true
-	case taken(n.Phase) || !n.Ready:
+	case taken(n.Phase):
+		return false
+	case was.Phase != Failed && n.BootID != d.OldBootID && !n.Ready:
 		return false
 	}
-	return !n.Unschedulable || d.foreign || n.Hold
+	return !n.Unschedulable || r.cordons[n.Name] == people
 }
 
-// judge goes through the log and calls after for every event with the nodes that are down by then.
-func (l Log) judge(after func(e Event, down []*Down)) []*Down {
-	var all, down []*Down
-	last := map[string]*Node{}
+// judge goes through the log and calls after for every event, with the Down that begins with it and whether people lost a
+// cordon by it.
+func (l Log) judge(after func(r *referee, e Event, begins *Down, lost bool)) []*Down {
+	r := &referee{last: map[string]*Node{}, cordons: cordons{}}
 	for _, e := range l.Events {
-		if n := e.Node; n != nil {
-			i := slices.IndexFunc(down, func(d *Down) bool { return d.Node == n.Name })
-			switch {
-			case i < 0 && n.Exists && n.Unschedulable && taken(n.Phase):
-				d := &Down{Node: n.Name, From: e.Time, OldBootID: n.BootID}
-				if p := last[n.Name]; p != nil {
-					d.OldBootID, d.foreign = p.BootID, p.Unschedulable
-				}
-				all, down = append(all, d), append(down, d)
-			case i >= 0 && down[i].ends(n):
-				down[i].Until, down[i].NewBootID, down[i].NodeDeleted = e.Time, n.BootID, !n.Exists
-				down = slices.Delete(down, i, i+1)
-			}
-			last[n.Name] = n
+		var begins *Down
+		lost := false
+		if e.Node != nil {
+			begins, lost = r.see(e.Time, e.Node)
 		}
-		after(e, down)
+		after(r, e, begins, lost)
 	}
-	return all
+	return r.all
 }
 
 // Downs are the times that Baton took a node down, in their order.
 func (l Log) Downs() []Down {
 	var downs []Down
-	for _, d := range l.judge(func(Event, []*Down) {}) {
+	for _, d := range l.judge(func(*referee, Event, *Down, bool) {}) {
 		downs = append(downs, *d)
 	}
 	return downs
+}
+
+// CordonedByPeople are the nodes that are cordoned at the end of the log, and not by Baton.
+func (l Log) CordonedByPeople() []string {
+	var names []string
+	l.judge(func(r *referee, _ Event, _ *Down, _ bool) {
+		names = names[:0]
+		for name, own := range r.cordons {
+			if own == people {
+				names = append(names, name)
+			}
+		}
+	})
+	slices.Sort(names)
+	return names
 }
 
 // MaxDown is the largest number of nodes that were down at once, with their names and when it came to that first.
 func (l Log) MaxDown() (int, []string, time.Time) {
 	var most []string
 	var when time.Time
-	l.judge(func(e Event, down []*Down) {
-		if len(down) > len(most) {
-			most, when = names(down), e.Time
+	l.judge(func(r *referee, e Event, _ *Down, _ bool) {
+		if len(r.down) > len(most) {
+			most, when = names(r.down), e.Time
 		}
 	})
 	return len(most), most, when
@@ -124,8 +159,15 @@ func names(down []*Down) []string {
 }
 
 // Violations are the breaches of what Baton promises while at most limit nodes may be down: more nodes down, a node down that
-// holds no slot, a slot that goes from one holder to another without having been free, a node that holds two.
+// holds no slot, a slot that goes from one holder to another without having been free, a node that holds two, a cordon of
+// people that Baton takes off.
 func (l Log) Violations(limit int) []string {
+	return l.ViolationsUnder(func(time.Time) int { return limit })
+}
+
+// ViolationsUnder is Violations while the limit changes: a node may be taken down when no more than limit are down with it.
+// Those that are down when it falls may come home.
+func (l Log) ViolationsUnder(limit func(time.Time) int) []string {
 	faults := slices.Clone(l.Faults)
 	seen := map[string]bool{}
 	violate := func(e Event, format string, args ...any) {
@@ -135,7 +177,10 @@ func (l Log) Violations(limit int) []string {
 		}
 	}
 	holders := map[string]string{}
-	l.judge(func(e Event, down []*Down) {
+	l.judge(func(r *referee, e Event, begins *Down, lost bool) {
+		if lost {
+			violate(e, "%s: Baton took off a cordon that people had laid", e.Node.Name)
+		}
 		if s := e.Slot; s != nil {
 			if old := holders[s.Name]; s.Exists && s.Holder != "" && old != "" && s.Holder != old {
 				violate(e, "%s went from %s to %s without having been free", s.Name, old, s.Holder)
@@ -149,7 +194,7 @@ func (l Log) Violations(limit int) []string {
 		for _, node := range holders {
 			held[node]++
 		}
-		for _, d := range down {
+		for _, d := range r.down {
 			if held[d.Node] == 0 {
 				violate(e, "%s is down and holds no slot", d.Node)
 			}
@@ -159,8 +204,8 @@ func (l Log) Violations(limit int) []string {
 				violate(e, "%s holds %d slots", node, n)
 			}
 		}
-		if len(down) > limit {
-			violate(e, "%d nodes are down, %s; at most %d may be", len(down), strings.Join(names(down), ", "), limit)
+		if most := limit(e.Time); begins != nil && len(r.down) > most {
+			violate(e, "%d nodes are down, %s; at most %d may be", len(r.down), strings.Join(names(r.down), ", "), most)
 		}
 	})
 	return faults

@@ -12,7 +12,8 @@ import (
 )
 
 // script makes a log of lines such as "n1 cordoned draining boot=1", one a millisecond. Words stay as they were until they
-// are said again: ready|notready, cordoned|schedulable, a phase or idle, boot=N, hold, gone; for slots: free, held=n1, for=n1.
+// are said again: ready|notready, cordoned|schedulable, a phase or idle, boot=N, hold, by=people, gone; for slots: free, held=n1,
+// for=n1.
 func script(t *testing.T, lines ...string) Log {
 	t.Helper()
 	var log Log
@@ -59,7 +60,10 @@ func script(t *testing.T, lines ...string) Log {
 func (n Node) say(t *testing.T, word string) Node {
 	t.Helper()
 	boot, booted := strings.CutPrefix(word, "boot=")
+	by, said := strings.CutPrefix(word, "by=")
 	switch {
+	case said:
+		n.By = by
 	case booted:
 		n.BootID = boot
 	case word == "ready", word == "notready":
@@ -123,6 +127,31 @@ func TestDowns(t *testing.T) {
 			[]string{"n1", "n1 draining cordoned", "n1 gone"},
 			[]Down{{Node: "n1", From: at(1), Until: at(2), OldBootID: "1", NewBootID: "1", NodeDeleted: true}},
 		},
+		{
+			"a cycle given up ends with the cordon, whether the node is Ready or not",
+			[]string{"n1", "n1 draining cordoned", "n1 notready", "n1 backoff schedulable"},
+			[]Down{{Node: "n1", From: at(1), Until: at(3), OldBootID: "1", NewBootID: "1"}},
+		},
+		{
+			"a rebooted node is down until it is Ready",
+			[]string{"n1", "n1 draining cordoned", "n1 verifying boot=2 notready", "n1 idle schedulable", "n1 ready"},
+			[]Down{{Node: "n1", From: at(1), Until: at(4), OldBootID: "1", NewBootID: "2"}},
+		},
+		{
+			"unless people accepted it as it is",
+			[]string{"n1", "n1 draining cordoned", "n1 failed boot=2 notready", "n1 idle schedulable"},
+			[]Down{{Node: "n1", From: at(1), Until: at(3), OldBootID: "1", NewBootID: "2"}},
+		},
+		{
+			"a cordon that people lay once Baton has seen theirs come off is theirs",
+			[]string{"n1", "n1 draining cordoned", "n1 schedulable by=1", "n1 waiting", "n1 cordoned by=2"},
+			[]Down{{Node: "n1", From: at(1), Until: at(3), OldBootID: "1", NewBootID: "1"}},
+		},
+		{
+			"one that they lay before Baton has seen it leaves no trace",
+			[]string{"n1", "n1 draining cordoned", "n1 schedulable by=1", "n1 cordoned by=2", "n1 idle"},
+			[]Down{{Node: "n1", From: at(1), OldBootID: "1"}},
+		},
 		{"people's cordon is none of Baton's", []string{"n1", "n1 cordoned", "n1 notready", "n1 waiting"}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -165,6 +194,9 @@ func TestViolations(t *testing.T) {
 		{"a cordon without a slot", without("slot-workers-0 held=n1"), 1, []string{"n1 is down and holds no slot"}},
 		{"a slot freed before the uncordon", []string{"slot-workers-0 held=n1", "n1 draining cordoned", "slot-workers-0 free", "n1 idle schedulable"}, 1, []string{"n1 is down and holds no slot"}},
 		{"a slot that is stolen", []string{"slot-workers-0 held=n1", "slot-workers-0 held=n2"}, 1, []string{"went from n1 to n2"}},
+		{"a cordon of people that is lost", []string{"slot-workers-0 held=n1", "n1", "n1 cordoned", "n1 draining", "n1 idle schedulable"}, 1, []string{"n1: Baton took off a cordon"}},
+		{"a cordon of people that they take off", []string{"slot-workers-0 held=n1", "n1", "n1 cordoned by=1", "n1 draining", "n1 schedulable by=2", "n1 idle"}, 1, nil},
+		{"a cordon of people that they take off in the very write", []string{"n1", "n1 cordoned by=1", "n1 waiting", "n1 idle schedulable by=2"}, 1, nil},
 		{"two slots of one node", []string{"slot-workers-0 held=n1", "slot-workers-1 held=n1"}, 2, []string{"n1 holds 2 slots"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -179,6 +211,23 @@ func TestViolations(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("nodes that were down before the limit fell may come home, and no other goes", func(t *testing.T) {
+		both := []string{"slot-workers-0 held=n1", "n1 draining cordoned", "slot-workers-1 held=n2", "n2 draining cordoned", "n1 verifying", "n2 verifying"}
+		limit := func(when time.Time) int {
+			if when.Before(at(4)) {
+				return 2
+			}
+			return 1
+		}
+		if got := script(t, both...).ViolationsUnder(limit); len(got) != 0 {
+			t.Errorf("violations %q", got)
+		}
+		third := append(both, "n1 idle schedulable", "slot-workers-0 free", "slot-workers-0 held=n3", "n3 draining cordoned")
+		if got := script(t, third...).ViolationsUnder(limit); len(got) != 1 || !strings.Contains(got[0], "2 nodes are down, n2, n3; at most 1") {
+			t.Errorf("violations %q", got)
+		}
+	})
 
 	t.Run("an observer that lost its watch cannot say that there were none", func(t *testing.T) {
 		log := script(t, good...)

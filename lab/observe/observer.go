@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -27,8 +28,14 @@ const (
 	labelNominee     = "kubebaton.io/nominee"
 	annotationRecord = "kubebaton.io/reboot"
 	annotationHold   = "kubebaton.io/hold"
+	marshalLease     = "marshal"
+	annotationPast   = "kubebaton.io/history"
 	labelGroup       = "kubebaton.io/group"
 )
+
+// AnnotationBy is what people of the lab write on a Node in the same write as a cordon or its end, a new value each time:
+// so that a version of the Node says that it was them.
+const AnnotationBy = "lab.kubebaton.io/by"
 
 // Phases as the label has them. Idle is the absence of the label.
 const (
@@ -47,7 +54,8 @@ type Node struct {
 	Ready, Unschedulable, Exists bool
 	Hold                         bool   // people's hold is on
 	Phase                        string // one of the phases
-	Record                       string // annotation, JSON
+	Record, History              string // annotations, JSON
+	By                           string // see AnnotationBy
 }
 
 // Slot is what a version of a slot Lease says.
@@ -73,8 +81,15 @@ type Observer struct {
 
 	mu      sync.Mutex
 	events  []Event // in the order of arrival
+	nodes   map[string]Node
+	slots   map[string]Slot
+	marshal string
 	faults  []string
 	changed chan struct{} // closed at the next event
+}
+
+func newObserver(cancel context.CancelFunc) *Observer {
+	return &Observer{cancel: cancel, nodes: map[string]Node{}, slots: map[string]Slot{}, changed: make(chan struct{})}
 }
 
 // Start returns when the observer has seen every Node and slot that there is. It observes until ctx ends or Stop.
@@ -84,7 +99,7 @@ func Start(ctx context.Context, config *rest.Config) (*Observer, error) {
 		return nil, fmt.Errorf("starting the observer: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	o := &Observer{cancel: cancel, changed: make(chan struct{})}
+	o := newObserver(cancel)
 	if err := errors.Join(o.watchNodes(ctx, client), o.watchSlots(ctx, client)); err != nil {
 		o.Stop()
 		return nil, fmt.Errorf("starting the observer: %w", err)
@@ -149,30 +164,46 @@ func (o *Observer) follow(ctx context.Context, what, from string, watch watcher)
 }
 
 func (o *Observer) take(e watch.Event) error {
-	exists := e.Type != watch.Deleted
-	switch object := e.Object.(type) {
+	if e.Type == watch.Bookmark {
+		return nil
+	}
+	return o.takeVersion(e.Object, e.Type != watch.Deleted)
+}
+
+// takeVersion adds a version of an object: the last one there was when it does not exist any more.
+func (o *Observer) takeVersion(object runtime.Object, exists bool) error {
+	switch object := object.(type) {
 	case *corev1.Node:
-		if e.Type != watch.Bookmark {
-			o.add(nodeEvent(object, exists))
-		}
+		o.add(nodeEvent(object, exists))
 	case *coordinationv1.Lease:
-		if e.Type != watch.Bookmark {
-			o.add(slotEvent(object, exists))
-		}
+		o.add(slotEvent(object, exists))
 	default:
-		return fmt.Errorf("%s of %T: %v", e.Type, e.Object, object)
+		return fmt.Errorf("neither a Node nor a Lease but a %T: %v", object, object)
 	}
 	return nil
 }
 
 func (o *Observer) add(e Event) {
-	if e.Slot != nil && e.Slot.Group == "" {
-		return // a Lease that is no slot
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if e.Slot != nil && e.Slot.Group == "" { // a Lease that is no slot
+		if e.Slot.Name == marshalLease {
+			o.marshal = e.Slot.Holder
+		}
+		return
+	}
 	e.Time, e.Seq = time.Now(), len(o.events)
 	o.events = append(o.events, e)
+	switch {
+	case e.Node != nil && e.Node.Exists:
+		o.nodes[e.Node.Name] = *e.Node
+	case e.Node != nil:
+		delete(o.nodes, e.Node.Name)
+	case e.Slot.Exists:
+		o.slots[e.Slot.Name] = *e.Slot
+	default:
+		delete(o.slots, e.Slot.Name)
+	}
 	close(o.changed)
 	o.changed = make(chan struct{})
 }
@@ -191,7 +222,8 @@ func nodeEvent(n *corev1.Node, exists bool) Event {
 			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 		}),
 		Unschedulable: n.Spec.Unschedulable, Exists: exists, Hold: hold,
-		Phase: n.Labels[labelPhase], Record: n.Annotations[annotationRecord],
+		Phase: n.Labels[labelPhase], Record: n.Annotations[annotationRecord], History: n.Annotations[annotationPast],
+		By: n.Annotations[AnnotationBy],
 	}}
 }
 
@@ -241,34 +273,32 @@ func (o *Observer) Mark() int {
 	return len(o.events)
 }
 
+// Changed is closed when something comes that was not there when it was called.
+func (o *Observer) Changed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.changed
+}
+
 // Nodes are the last known versions of the Nodes that exist, by name.
 func (o *Observer) Nodes() map[string]Node {
-	nodes := map[string]Node{}
-	for _, e := range o.Events() {
-		switch {
-		case e.Node == nil:
-		case e.Node.Exists:
-			nodes[e.Node.Name] = *e.Node
-		default:
-			delete(nodes, e.Node.Name)
-		}
-	}
-	return nodes
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(o.nodes)
 }
 
 // Slots are the last known versions of the slots that exist, by name.
 func (o *Observer) Slots() map[string]Slot {
-	slots := map[string]Slot{}
-	for _, e := range o.Events() {
-		switch {
-		case e.Slot == nil:
-		case e.Slot.Exists:
-			slots[e.Slot.Name] = *e.Slot
-		default:
-			delete(slots, e.Slot.Name)
-		}
-	}
-	return slots
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(o.slots)
+}
+
+// Marshal is the node whose agent orders the queue, "" none, or one that left no word.
+func (o *Observer) Marshal() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.marshal
 }
 
 // WaitAfter returns the first event from mark on (see Mark; 0 is the beginning) that matches. what names it in the error.
