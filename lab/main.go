@@ -60,6 +60,7 @@ func commands() []command {
 		{"audit [--by pod|user] [--since DURATION]", "API requests counted from the audit log", countAudit},
 		{"image --out TAR --name NAME --binary FILE [--arch ARCH]", "write an image of a static binary", writeImage},
 		{"e2e [--short] [--only REGEX] [--keep | --reuse] [--out FILE]", "scenarios on four real nodes: what must hold when things go wrong", endToEnd},
+		{"chaos [--seed N] [--minutes M] [--nodes N] [--keep | --reuse] [--out FILE]", "faults at every moment of every cycle, by a seeded plan, and a judge who looks on", runChaos},
 		{"build [--tier api|nodes]", "make the parts only; api needs no root and prints KUBEBUILDER_ASSETS", buildParts},
 	}
 }
