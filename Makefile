@@ -14,33 +14,30 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 LAB := go run -C lab .
 OUTFLAG = $(if $(OUT),--out $(abspath $(OUT)))
 
-.PHONY: help
+.PHONY: help demo test e2e chaos bench mutants lab-up lab-kubectl lab-exec lab-down lab-test build image lint fmt vulncheck docs
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo
 demo: image ## three real nodes reboot one after another, watched; OUT=file.json keeps the figures
 	$(LAB) demo $(OUTFLAG)
 
-.PHONY: test
 test: ## every test but the real nodes': with the race detector, a real API server, a real bus; nothing may be skipped
 	@.ci/need gcc=gcc dbus-daemon=dbus promtool=prometheus
 	@KUBEBUILDER_ASSETS=$$($(LAB) build --tier api); export KUBEBUILDER_ASSETS; \
 	{ bad=0; go test -race -json ./... || bad=1; go test -C lab -json ./... || bad=1; exit $$bad; } | go run ./internal/tally
 
-.PHONY: e2e
 e2e: image ## scenarios on four real nodes (root); SHORT=1 for the quick ones, ONLY=REGEX
 	$(LAB) e2e $(if $(SHORT),--short) $(if $(ONLY),--only '$(ONLY)') $(OUTFLAG)
 
-.PHONY: bench
+chaos: image ## faults on real nodes by a seeded plan, judged (root); SEED=N, MINUTES=M (30), OUT=file.json
+	$(LAB) chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(OUTFLAG)
+
 bench: image ## hand-over, detection, requests of an idle agent, memory, size of the binary (root)
 	$(LAB) bench $(if $(IDLE),--idle $(IDLE)) $(OUTFLAG)
 
-.PHONY: mutants
 mutants: ## break every promise once and see the named test fail; ONLY=REGEX
 	go run ./internal/mutants $(if $(ONLY),--only '$(ONLY)')
 
-.PHONY: lab-up lab-kubectl lab-exec lab-down lab-test
 lab-up: ## a cluster of N=3 real nodes (root)
 	$(LAB) up --nodes $(N)
 lab-kubectl: ## kubectl in the lab: ARGS="get nodes"
@@ -52,16 +49,13 @@ lab-down: ## everything off, nothing left
 lab-test: ## the lab's own tests with real nodes: kills, power cuts, nothing left behind (root)
 	go test -C lab -count=1 -tags nodes ./cluster
 
-.PHONY: build
 build: ## the agent for ARCH, static and reproducible, in dist/
 	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -buildvcs=false -gcflags='k8s.io/...=-l' -ldflags "-s -w -X main.version=$(VERSION)" \
 		-o dist/$(ARCH)/baton-agent ./cmd/baton-agent
 
-.PHONY: image
 image: build ## dist/image.tar, a docker-archive, without an engine; ARCH=arm64 for the other architecture
 	@$(LAB) image --arch $(ARCH) --name $(IMAGE) --binary $(CURDIR)/dist/$(ARCH)/baton-agent --out $(CURDIR)/dist/image.tar
 
-.PHONY: lint fmt vulncheck
 lint: $(GOLANGCI) ## golangci-lint over both modules
 	$(GOLANGCI) run ./...
 	cd lab && $(GOLANGCI) run --config ../.golangci.yml ./...
@@ -71,7 +65,6 @@ fmt: $(GOLANGCI) ## gofumpt
 vulncheck: ## known vulnerabilities in what is called (asks vuln.go.dev)
 	go run $(GOVULNCHECK) ./...
 
-.PHONY: docs
 docs: ## write the generated parts of docs/ anew
 	go test ./agent ./config -update
 
