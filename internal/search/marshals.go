@@ -110,7 +110,7 @@ func (m *model) wants(s scene) []errand {
 	}
 	now := m.view(s)
 	later := now
-	later.Now = now.Now.Add(long)
+	later.Now, later.Own = now.Now.Add(long), now.Own.Add(long)
 	for _, v := range []marshal.View{now, later} {
 		for _, a := range marshal.Housekeep(v) {
 			switch a.Kind {
@@ -151,7 +151,7 @@ func (m *model) wants(s scene) []errand {
 // view makes the View of a scene.
 func (m *model) view(s scene) marshal.View {
 	v := marshal.View{
-		Now: epoch(), Groups: []marshal.Group{{Name: group, MaxUnavailable: m.slots}},
+		Now: epoch(), Own: epoch(), Groups: []marshal.Group{{Name: group, MaxUnavailable: m.slots}},
 		NominationTimeout: nominationTimeout, DeletedGrace: 30 * time.Second,
 	}
 	if s.paused {
