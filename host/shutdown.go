@@ -153,6 +153,43 @@ func (h *Host) Inhibitors(ctx context.Context) ([]string, error) {
 }
 
 func (h *Host) inhibitors(ctx context.Context, login dbus.BusObject) ([]string, error) {
+	locks, err := h.locks(ctx, login)
+	if err != nil {
+		return nil, err
+	}
+	var held []string
+	for _, l := range locks {
+		if l.mode == "block" || l.mode == "block-weak" {
+			held = append(held, printable(l.who)+": "+printable(l.why))
+		}
+	}
+	slices.Sort(held)
+	return held, nil
+}
+
+// KubeletEndsPods tells whether the kubelet ends every pod when the host shuts down (its shutdownGracePeriod), which it shows by
+// a `delay` lock: such a pod has failed, and does not come back with the host.
+func (h *Host) KubeletEndsPods(ctx context.Context) (bool, error) {
+	conn, done, err := h.connect(ctx)
+	if err != nil {
+		return false, fmt.Errorf("listing inhibitors: %w", err)
+	}
+	defer done()
+	locks, err := h.locks(ctx, loginObject(conn))
+	if serviceAbsent(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("listing inhibitors: %w", err)
+	}
+	return slices.ContainsFunc(locks, func(l inhibitor) bool { return l.who == "kubelet" && l.mode == "delay" }), nil
+}
+
+// inhibitor is a lock on shutdown.
+type inhibitor struct{ who, why, mode string }
+
+// locks lists the locks on shutdown.
+func (h *Host) locks(ctx context.Context, login dbus.BusObject) ([]inhibitor, error) {
 	body, err := h.ask(ctx, login, loginManager+".ListInhibitors")
 	if err != nil {
 		return nil, err
@@ -160,23 +197,21 @@ func (h *Host) inhibitors(ctx context.Context, login dbus.BusObject) ([]string, 
 	if len(body) != 1 {
 		return nil, wrongType(body)
 	}
-	locks, ok := body[0].([][]any) // a(ssssuu): what, who, why, mode, uid, pid
+	reply, ok := body[0].([][]any) // a(ssssuu): what, who, why, mode, uid, pid
 	if !ok {
 		return nil, wrongType(body)
 	}
-	var held []string
-	for _, lock := range locks {
+	var locks []inhibitor
+	for _, lock := range reply {
 		text, ok := leadingStrings(lock, 4)
 		if !ok {
 			return nil, wrongType(lock)
 		}
-		what, who, why, mode := text[0], text[1], text[2], text[3]
-		if (mode == "block" || mode == "block-weak") && slices.Contains(strings.Split(what, ":"), "shutdown") {
-			held = append(held, printable(who)+": "+printable(why))
+		if slices.Contains(strings.Split(text[0], ":"), "shutdown") {
+			locks = append(locks, inhibitor{who: text[1], why: text[2], mode: text[3]})
 		}
 	}
-	slices.Sort(held)
-	return held, nil
+	return locks, nil
 }
 
 func leadingStrings(values []any, n int) ([]string, bool) {

@@ -236,6 +236,41 @@ func TestInhibitors(t *testing.T) {
 	})
 }
 
+func TestKubeletEndsPods(t *testing.T) {
+	kubelet := bustest.Inhibitor{What: "shutdown", Who: "kubelet", Why: "Kubelet needs time to handle node shutdown", Mode: "delay"}
+	for _, c := range []struct {
+		name string
+		lock bustest.Inhibitor
+		want bool
+	}{
+		{"the kubelet delays shutdowns", kubelet, true},
+		{"somebody else does", bustest.Inhibitor{What: "shutdown", Who: "unattended-upgrades", Mode: "delay"}, false},
+		{"the kubelet delays something else", bustest.Inhibitor{What: "sleep", Who: "kubelet", Mode: "delay"}, false},
+		{"a kubelet that blocks ends nothing", bustest.Inhibitor{What: "shutdown", Who: "kubelet", Mode: "block"}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, root := startBus(t)
+			b.Serve(t, bustest.Login1, bustest.Service{Methods: map[string]any{
+				"ListInhibitors": func() ([]bustest.Inhibitor, *dbus.Error) { return []bustest.Inhibitor{c.lock}, nil },
+			}})
+			if got, err := newHost(t, host.Config{Root: root}).KubeletEndsPods(t.Context()); got != c.want || err != nil {
+				t.Errorf("got %v, %v, want %v", got, err, c.want)
+			}
+		})
+	}
+	t.Run("no logind: nobody", func(t *testing.T) {
+		_, root := startBus(t)
+		if got, err := newHost(t, host.Config{Root: root}).KubeletEndsPods(t.Context()); got || err != nil {
+			t.Errorf("got %v, %v", got, err)
+		}
+	})
+	t.Run("no bus: an error", func(t *testing.T) {
+		if _, err := newHost(t, host.Config{Root: t.TempDir()}).KubeletEndsPods(t.Context()); err == nil {
+			t.Error("no error without a bus")
+		}
+	})
+}
+
 func TestOtherRebooters(t *testing.T) {
 	for _, c := range []struct {
 		name   string
