@@ -66,7 +66,7 @@ vulncheck: ## known vulnerabilities in what is called (asks vuln.go.dev)
 	go run $(GOVULNCHECK) ./...
 
 docs: ## write the generated parts of docs/ anew
-	go test ./agent ./config -update
+	KUBEBUILDER_ASSETS=$$($(LAB) build --tier api) go test ./agent ./config ./node -update
 
 $(GOLANGCI):
 	GOBIN=$(TOOLS)/new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)

@@ -57,6 +57,8 @@ type Agent struct {
 	mu    sync.Mutex
 	world world
 
+	reading sync.Mutex // of the sentinels
+
 	unreadable string // the record that was said to be unreadable
 
 	drain job // evictions of the phase Draining

@@ -46,7 +46,7 @@ func (a *Agent) apply(ctx context.Context, o Observation, e Effect) error {
 
 // store is the one place that writes the Node, and tells of it.
 func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
-	text, phase, taint, shield := "", "", false, false
+	text, phase, taint, shield, exclude := "", "", false, false, false
 	if e.Record != nil {
 		e.Record.Version, e.Record.Instance = RecordVersion, o.Instance
 		t, err := e.Record.encode()
@@ -54,10 +54,10 @@ func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
 			return err
 		}
 		text, phase, taint = t, strings.ToLower(string(e.Record.Phase)), e.Record.Survived == "" && e.Record.Settings.PendingTaint
-		shield = e.Record.Phase.down()
+		shield, exclude = e.Record.Phase.down(), e.Record.Settings.Exclude
 	}
 	c := NodeChange{
-		Record: &text, Phase: &phase, Taint: &taint, Shield: &shield, Unschedulable: e.Cordon,
+		Record: &text, Phase: &phase, Taint: &taint, Shield: &shield, Exclude: exclude, Unschedulable: e.Cordon,
 		ClearRequest: e.ClearRequest, ClearAcknowledge: e.ClearAcknowledge,
 	}
 	if e.History != nil {
@@ -184,14 +184,11 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	if o.Record == nil || o.Record.Phase == Waiting || o.Record.Phase == Backoff {
 		coming, err := a.Host.Shutdown(ctx)
 		add(ReasonOtherRebooter, false, coming, err)
-		settings := DrainSettings{}
-		if o.Settings != nil {
-			settings = o.Settings.drain()
-		}
-		reason, message, ready, err := a.Pods.Look(ctx, settings)
+		_, g.Preflight = o.nominated()
+		pods, err := a.Pods.Look(ctx, o.drain(), g.Preflight)
 		add(ReasonAPI, false, "", err)
-		add(Reason(reason), false, message, nil)
-		g.Ready = ready
+		add(Reason(pods.Reason), false, pods.Message, nil)
+		g.Ready, g.Warnings = pods.Ready, pods.Warnings
 	}
 	if o.Settings == nil {
 		g.Closed = append(g.Closed, Closed{Reason: ReasonConfig, Message: "there is no valid configuration", Unknown: true})

@@ -64,11 +64,15 @@ func draining(o Observation) Decision {
 		if w := o.wish(); w.Source != "" {
 			n.setWish(w) // the reboot is for what is there now
 		}
-		return do(o.enter(n, Rebooting, ReasonDrained, "the node is drained"))
+		message := "the node is drained"
+		if o.Drain.Summary != "" {
+			message += ": " + o.Drain.Summary
+		}
+		return do(o.enter(n, Rebooting, ReasonDrained, message))
 	case o.passed(o.Due.Deadline):
 		return o.backoff(drainReason(o.Drain), "the drain took longer than "+r.Settings.DrainTimeout.String()+": "+o.Drain.Message)
 	case !o.Drain.Running:
-		return do(StartDrain{r.Settings.drain()})
+		return do(StartDrain{o.drain()})
 	}
 	return wait("drains: "+o.Drain.Message, o.Due.Deadline, o.nextBeat(s), o.Gates.Until, o.Window.Next)
 }

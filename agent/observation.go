@@ -70,6 +70,9 @@ type Gates struct {
 	Until  time.Time // to be asked again then
 	Closed []Closed
 	Ready  []string // keys of the pods that were Ready
+	// Preflight tells that what would hold a drain up was looked for, too: Warnings.
+	Preflight bool
+	Warnings  []string
 }
 
 // Closed is a gate that says no.
@@ -199,6 +202,15 @@ func (o Observation) unwanted() (Slot, bool) {
 		}
 	}
 	return Slot{}, false
+}
+
+// drain says which rules hold for the drain, or would hold for one.
+func (o Observation) drain() DrainSettings {
+	s := DrainSettings{Group: o.Group, Downtimes: o.History.downtimes()}
+	if r := o.Record; r != nil && r.Phase == Draining {
+		s.Group, s.Timeout, s.Begun = r.Group, r.Settings.DrainTimeout, r.Cordoned
+	}
+	return s
 }
 
 // wish is what of the observation wants a reboot: the host's sentinel, or a person's request.

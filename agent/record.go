@@ -49,6 +49,7 @@ type Record struct {
 	Until     time.Time `json:"until,omitzero"`     // Backoff, or Waiting after a veto: no bid before
 	Backoffs  int       `json:"backoffs,omitempty"` // consecutive, they make the delay grow
 	Survived  string    `json:"survived,omitempty"` // fingerprint of the sentinel that survived a reboot
+	Warnings  []string  `json:"warnings,omitempty"` // what would hold the drain up: other nodes go first
 	Cordoned  time.Time `json:"cordoned,omitzero"`  // Draining was entered
 	Down      time.Time `json:"down,omitzero"`      // Rebooting was entered
 	// What the node was like before, to compare with after the reboot.
@@ -70,14 +71,10 @@ type Settings struct {
 	BackoffInitial time.Duration `json:"backoffInitial"`
 	BackoffMax     time.Duration `json:"backoffMax"`
 	MaxReboots24h  int           `json:"maxReboots24h"`
-	UnmanagedPods  string        `json:"unmanagedPods"`
 	PendingTaint   bool          `json:"pendingTaint,omitempty"`
+	Exclude        bool          `json:"exclude,omitempty"` // load balancers are kept from sending to a node that is down
 
 	rest fields // of a newer agent
-}
-
-func (s Settings) drain() DrainSettings {
-	return DrainSettings{Timeout: s.DrainTimeout, UnmanagedPods: s.UnmanagedPods}
 }
 
 // errNewer: the record was written by a newer agent.
@@ -118,7 +115,7 @@ func (r *Record) encode() (string, error) {
 // clone returns a copy that may be changed.
 func (r *Record) clone() *Record {
 	c := *r
-	c.Reasons, c.Pods = slices.Clone(r.Reasons), slices.Clone(r.Pods)
+	c.Reasons, c.Pods, c.Warnings = slices.Clone(r.Reasons), slices.Clone(r.Pods), slices.Clone(r.Warnings)
 	return &c
 }
 
@@ -177,6 +174,17 @@ func (h History) encode() (string, error) {
 // with returns the history after e.
 func (h History) with(e Entry) History {
 	return History{Ended: e.Cycle, Cycles: append(slices.Clone(h.Cycles), e)}
+}
+
+// downtimes are those of proven reboots.
+func (h History) downtimes() []time.Duration {
+	var all []time.Duration
+	for _, e := range h.Cycles {
+		if e.Rebooted && e.Downtime > 0 {
+			all = append(all, e.Downtime)
+		}
+	}
+	return all
 }
 
 // reboots counts the proven reboots of the day before now. An entry from the future is of a clock that was wrong.

@@ -49,6 +49,7 @@ type NodeChange struct {
 	Unschedulable, Taint           *bool
 	ClearRequest, ClearAcknowledge bool
 	Shield                         *bool // true keeps other controllers from removing the node; false no more
+	Exclude                        bool  // with Shield: keeps load balancers from sending to it, too
 }
 
 // NodeStore is the API server's side of the Node.
@@ -126,10 +127,19 @@ type Host interface {
 	Lock() (release func(), err error)
 }
 
-// DrainSettings are the rules of a drain.
+// DrainSettings say which rules hold for a drain, and what the cycle knows of it.
 type DrainSettings struct {
-	Timeout       time.Duration
-	UnmanagedPods string // block, wait, ride-through or delete
+	Group     string // whose rules are those of the configuration that is in force when they are needed
+	Timeout   time.Duration
+	Begun     time.Time       // zero: not yet
+	Downtimes []time.Duration // of earlier reboots of this node
+}
+
+// Outlook is what a drain would meet if it began now.
+type Outlook struct {
+	Reason, Message string   // why the node may not even ask for a slot; "" when it may
+	Ready           []string // stable keys of the DaemonSet and mirror pods that are Ready now
+	Warnings        []string // what would hold the drain up; asked for with a preflight
 }
 
 // DrainView is how far a drain has come.
@@ -137,13 +147,13 @@ type DrainView struct {
 	Running, Empty     bool
 	Evicted, Remaining int
 	Reason, Message    string // why it is not empty yet
+	Summary            string // when it is empty: what was done
 }
 
 // Pods are the pods of this node.
 type Pods interface {
-	// Look says which pods keep this node from even asking for a slot ("" for none), and returns stable keys of the
-	// DaemonSet and mirror pods that are Ready now.
-	Look(ctx context.Context, s DrainSettings) (reason, message string, ready []string, err error)
+	// Look looks ahead; with preflight also for what would hold a drain up.
+	Look(ctx context.Context, s DrainSettings, preflight bool) (Outlook, error)
 	// Drain evicts until the node is empty, then returns nil; or until ctx ends.
 	Drain(ctx context.Context, s DrainSettings, progress func(DrainView)) error
 	// AwaitReady calls back with those of want that are not Ready, at the beginning and at every change.

@@ -52,7 +52,11 @@ func verifying(o Observation) Decision {
 	case r.Settings.Soak > 0 && !o.passed(o.Due.Soaked):
 		return wait("soaks", o.Due.Soaked, renewAt(o, s, holds))
 	}
-	downtime := max(0, o.Now.Sub(r.Down)).Round(time.Millisecond)
+	healthy := o.Now
+	if !r.Healthy.IsZero() {
+		healthy = r.Healthy // the soak is not downtime
+	}
+	downtime := max(0, healthy.Sub(r.Down)).Round(time.Millisecond)
 	e := Entry{Result: ReasonRebooted, Downtime: downtime}
 	if !r.Cordoned.IsZero() {
 		e.Took = max(0, o.Now.Sub(r.Cordoned)).Round(time.Millisecond)

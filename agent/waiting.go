@@ -106,6 +106,9 @@ func (r *Record) setGates(o Observation) bool {
 	}
 	if len(reasons) == 0 {
 		reasons, says = []Reason{ReasonSlot}, []string{"waits for its turn"}
+		if len(r.Warnings) > 0 {
+			says[0] += " after nodes without warnings: " + strings.Join(r.Warnings, "; ")
+		}
 	}
 	r.Reasons, r.Message, r.Bids = reasons, bounded(strings.Join(says, "; ")), bids
 	r.Group = o.Group
@@ -199,7 +202,8 @@ func noConfig(o Observation, holds bool, s Slot) Decision {
 // bid keeps the published gates true and takes the slot that is offered.
 func bid(o Observation) Decision {
 	n := o.Record.clone()
-	news := n.setGates(o)
+	warned := n.setWarnings(o)
+	news := n.setGates(o) || warned
 	if !n.Until.IsZero() {
 		if !o.passed(o.Due.Until) {
 			return wait("a person uncordoned the node: no bid yet", o.Due.Until)
@@ -218,7 +222,7 @@ func bid(o Observation) Decision {
 	}
 	s, offered := o.nominated()
 	switch {
-	case offered && !o.fresh(o.Gates.At, lastCheckAge):
+	case offered && (!o.fresh(o.Gates.At, lastCheckAge) || !o.Gates.Preflight):
 		return do(AskGates{})
 	case offered && (len(o.closed()) > 0 || s.Group != o.Group):
 		return do(DeclineSlot{s})
@@ -228,6 +232,30 @@ func bid(o Observation) Decision {
 		return wait("waits for a slot", o.Gates.Until, o.Window.Next)
 	}
 	return wait(n.Message, o.Gates.Until, o.Window.Next)
+}
+
+// setWarnings writes what the preflight has found, when there was none before or is none any more. The first time the bid is
+// made anew, which leaves the slot that was offered to a node without warnings; offered again, the node goes.
+func (r *Record) setWarnings(o Observation) (news bool) {
+	if !o.Gates.Preflight || (len(o.Gates.Warnings) > 0) == (len(r.Warnings) > 0) {
+		return false
+	}
+	if len(r.Warnings) == 0 {
+		r.Attempt++
+	}
+	r.Warnings = warnings(o.Gates.Warnings)
+	return true
+}
+
+// maxWarnings is how many the record keeps.
+const maxWarnings = 3
+
+func warnings(all []string) []string {
+	var kept []string
+	for _, w := range all[:min(len(all), maxWarnings)] {
+		kept = append(kept, bounded(w))
+	}
+	return kept
 }
 
 // cordon is the step from Waiting to Draining with a slot in hand.
@@ -252,6 +280,9 @@ func cordon(o Observation, s Slot) Decision {
 	}
 	r.Slot, r.Group, r.Until = s.Name, s.Group, time.Time{}
 	r.Pods, r.Allocatable = slices.Clone(o.Gates.Ready), o.Node.Allocatable
+	if o.Gates.Preflight {
+		r.Warnings = warnings(o.Gates.Warnings)
+	}
 	r.Request = o.Node.Request
 	r.Settings = *o.Settings
 	r.Cordoned, r.Deadline = o.Now, o.Now.Add(r.Settings.DrainTimeout)

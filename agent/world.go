@@ -166,8 +166,11 @@ func (a *Agent) awaitUID(ctx context.Context, not string) (string, bool) {
 	}
 }
 
-// readSentinel asks the host for its sentinels.
+// readSentinel asks the host for its sentinels. One at a time: of two answers the older one must not be stored last, as the host
+// tells of a change only once.
 func (a *Agent) readSentinel(ctx context.Context) {
+	a.reading.Lock()
+	defer a.reading.Unlock()
 	s, err := a.Host.Sentinel(ctx)
 	if err != nil {
 		if ctx.Err() == nil {

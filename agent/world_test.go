@@ -49,6 +49,9 @@ type sim struct {
 	noPolicy  bool                 // the next agent starts without a configuration
 	drainErr  error                // of every drain
 	drains    int                  // that were begun
+	warnings  []string             // of a preflight
+	looks     int                  // at the pods, ahead of a drain
+	preflight int                  // looks that went further
 	mute      error                // the other rebooters cannot be asked
 	slowList  time.Duration        // a quorum read of the slots takes so long after it has read
 	skew      atomic.Int64         // own clock minus the API server's
@@ -420,6 +423,9 @@ func (s simNode) Patch(ctx context.Context, from Node, c NodeChange) (Node, erro
 		}
 		if c.Shield != nil {
 			n.Shields = map[bool]string{true: "karpenter.sh/do-not-disrupt"}[*c.Shield]
+			if *c.Shield && c.Exclude {
+				n.Shields += ",exclude"
+			}
 		}
 		n.ResourceVersion = s.next()
 		out = *n
@@ -740,8 +746,16 @@ func (s simHost) Reboot(context.Context) error {
 
 type simPods struct{ *life }
 
-func (s simPods) Look(context.Context, DrainSettings) (string, string, []string, error) {
-	return "", "", []string{"ds/a"}, nil
+func (s simPods) Look(_ context.Context, _ DrainSettings, preflight bool) (Outlook, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := Outlook{Ready: []string{"ds/a"}}
+	s.looks++
+	if preflight {
+		s.preflight++
+		out.Warnings = s.warnings
+	}
+	return out, nil
 }
 
 func (s simPods) Drain(ctx context.Context, _ DrainSettings, progress func(DrainView)) error {
@@ -860,7 +874,7 @@ func (s *sim) state() (n Node, sl Slot, reboots int) {
 func testSettings() Settings {
 	return Settings{
 		GateInterval: 5 * time.Minute, DrainTimeout: 15 * time.Minute, RebootTimeout: 30 * time.Minute, VerifyTimeout: 15 * time.Minute,
-		BackoffInitial: time.Minute, BackoffMax: time.Hour, MaxReboots24h: 2, UnmanagedPods: "block", PendingTaint: true,
+		BackoffInitial: time.Minute, BackoffMax: time.Hour, MaxReboots24h: 2, PendingTaint: true,
 	}
 }
 

@@ -16,12 +16,20 @@ const (
 	Kind       = "RebootConfiguration"
 )
 
-// Values of drain.unmanagedPods.
+// What a drain does with a pod. Delete is Evict where nobody re-creates the pod.
 const (
-	Block       = "block"
+	Evict       = "evict"
 	Wait        = "wait"
 	RideThrough = "ride-through"
+	Block       = "block"
 	Delete      = "delete"
+)
+
+// Values of drain.mode.
+const (
+	Always = "always"
+	Auto   = "auto"
+	Never  = "never"
 )
 
 // Config is the whole file. Bounds, defaults and meaning of each field are said once, in
@@ -42,7 +50,7 @@ type Config struct {
 	RebootTimeout  Duration `json:"rebootTimeout"`  // default of groups[].rebootTimeout
 	Groups         []Group  `json:"groups"`         // never empty; the first that matches a node has it
 
-	Drain             Drain    `json:"drain"`
+	Drain             Drain    `json:"drain"` // default of groups[].drain, field by field
 	Verify            Verify   `json:"verify"`
 	Backoff           Backoff  `json:"backoff"`
 	DeletedGrace      Duration `json:"deletedGrace"`      // how long a holder's Node must be seen gone
@@ -83,6 +91,7 @@ type Group struct {
 	After          []string               `json:"after,omitempty"`       // names of groups whose nodes go first
 	TopologyKey    string                 `json:"topologyKey,omitempty"` // "": zones play no part
 	Canary         Canary                 `json:"canary,omitzero"`
+	Drain          Drain                  `json:"drain"`
 }
 
 // Canary is how a group tries a wish for a reboot on few nodes first. The zero value is: not at all.
@@ -91,10 +100,34 @@ type Canary struct {
 	Soak  Duration `json:"soak"`
 }
 
-// Drain says how a node is emptied.
+// Drain says how a node is emptied. Everything that says what becomes of pods holds Evict, Wait, RideThrough or Block.
 type Drain struct {
-	Timeout       Duration `json:"timeout"`       // then Backoff
-	UnmanagedPods string   `json:"unmanagedPods"` // Block, Wait, RideThrough or Delete
+	Mode          string        `json:"mode"`          // Always, Auto or Never
+	Timeout       Duration      `json:"timeout"`       // then Backoff
+	GracePeriod   Duration      `json:"gracePeriod"`   // the longest that a pod is given; 0: its own
+	VolumeTimeout Duration      `json:"volumeTimeout"` // how long volumes of evicted pods are awaited; 0: not at all
+	MinPodAge     Duration      `json:"minPodAge"`     // younger pods are awaited until then
+	UnmanagedPods string        `json:"unmanagedPods"` // Delete in place of Evict
+	LocalVolumes  string        `json:"localVolumes"`
+	EmptyDir      string        `json:"emptyDir"`
+	Jobs          string        `json:"jobs"`
+	JobTimeout    Duration      `json:"jobTimeout"` // under Wait: then they are evicted; 0: never
+	AnnotatedPods string        `json:"annotatedPods"`
+	Rules         []DrainRule   `json:"rules,omitempty"` // before all of these
+	LoadBalancers LoadBalancers `json:"loadBalancers"`
+}
+
+// DrainRule is for pods by namespace and labels.
+type DrainRule struct {
+	Namespaces  []string             `json:"namespaces,omitempty"` // none: every
+	PodSelector metav1.LabelSelector `json:"podSelector"`          // empty: every pod
+	Do          string               `json:"do"`
+}
+
+// LoadBalancers says how the load balancers of a cloud are kept from sending to a node that is emptied.
+type LoadBalancers struct {
+	Exclude bool     `json:"exclude"` // by the label node.kubernetes.io/exclude-from-external-load-balancers
+	Wait    Duration `json:"wait"`    // before the first eviction
 }
 
 // Verify says when a rebooted node is back.

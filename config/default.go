@@ -26,9 +26,9 @@ func defaultGroups(c *Config) []Group {
 	return []Group{
 		{
 			Name: controlPlane, NodeSelectors: []metav1.LabelSelector{role("control-plane"), role("master"), role("etcd")},
-			MaxUnavailable: Amount{Value: 1}, MaxFailed: c.MaxFailed, Soak: c.Verify.Soak, After: []string{workers},
+			MaxUnavailable: Amount{Value: 1}, MaxFailed: c.MaxFailed, Soak: c.Verify.Soak, After: []string{workers}, Drain: c.Drain,
 		},
-		{Name: workers, MaxFailed: c.MaxFailed, Soak: c.Verify.Soak},
+		{Name: workers, MaxFailed: c.MaxFailed, Soak: c.Verify.Soak, Drain: c.Drain},
 	}
 }
 
@@ -36,15 +36,18 @@ func defaultGroups(c *Config) []Group {
 // defaults stand.
 func Default() *Config {
 	c := &Config{
-		APIVersion:        APIVersion,
-		Kind:              Kind,
-		Sentinels:         Sentinels{RecheckInterval: Duration(10 * time.Minute)}, // Files: see fill
-		GateInterval:      Duration(5 * time.Minute),
-		PendingTaint:      true,
-		MaxUnavailable:    Amount{Value: 1},
-		MaxFailed:         0,
-		RebootTimeout:     Duration(30 * time.Minute),
-		Drain:             Drain{Timeout: Duration(15 * time.Minute), UnmanagedPods: Block},
+		APIVersion:     APIVersion,
+		Kind:           Kind,
+		Sentinels:      Sentinels{RecheckInterval: Duration(10 * time.Minute)}, // Files: see fill
+		GateInterval:   Duration(5 * time.Minute),
+		PendingTaint:   true,
+		MaxUnavailable: Amount{Value: 1},
+		MaxFailed:      0,
+		RebootTimeout:  Duration(30 * time.Minute),
+		Drain: Drain{
+			Mode: Always, Timeout: Duration(15 * time.Minute), VolumeTimeout: Duration(time.Minute),
+			UnmanagedPods: Block, LocalVolumes: Evict, EmptyDir: Evict, Jobs: Evict, AnnotatedPods: Block,
+		},
 		Verify:            Verify{Timeout: Duration(15 * time.Minute), Soak: 0},
 		Backoff:           Backoff{Initial: Duration(time.Minute), Max: Duration(time.Hour)},
 		DeletedGrace:      Duration(30 * time.Second),
@@ -82,7 +85,9 @@ func (c *Config) fill() {
 		if len(g.NodeSelectors) == 0 {
 			g.NodeSelectors = nil
 		}
+		g.Drain.tidy()
 	}
+	c.Drain.tidy()
 	if len(c.Windows) == 0 {
 		c.Windows = nil
 	}
@@ -97,6 +102,18 @@ func (c *Config) fill() {
 	for i := range c.Blackouts {
 		if c.Blackouts[i].TimeZone == "" {
 			c.Blackouts[i].TimeZone = defaultTimeZone
+		}
+	}
+}
+
+func (d *Drain) tidy() {
+	if len(d.Rules) == 0 {
+		d.Rules = nil
+	}
+	for i := range d.Rules {
+		tidy(&d.Rules[i].PodSelector)
+		if len(d.Rules[i].Namespaces) == 0 {
+			d.Rules[i].Namespaces = nil
 		}
 	}
 }

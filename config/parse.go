@@ -154,14 +154,16 @@ func convert(tree any) (*Config, error) {
 	if err := json.Unmarshal(data, c); err != nil {
 		return nil, err
 	}
-	inherit(c, tree)
+	if err := inherit(c, tree); err != nil {
+		return nil, err
+	}
 	c.fill()
 	return c, nil
 }
 
 // inherit gives groups what they do not say themselves, where 0 is a value like any other, so that only the tree tells; and
 // an empty canary its defaults.
-func inherit(c *Config, tree any) {
+func inherit(c *Config, tree any) error {
 	top, _ := tree.(map[string]any)
 	groups, _ := top["groups"].([]any)
 	for i, g := range groups {
@@ -175,5 +177,23 @@ func inherit(c *Config, tree any) {
 		if fields["canary"] != nil && c.Groups[i].Canary == (Canary{}) {
 			c.Groups[i].Canary.Nodes = defaultCanaryNodes
 		}
+		drain, _ := fields["drain"].(map[string]any)
+		if err := c.Groups[i].inheritDrain(c.Drain, drain); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// inheritDrain fills what a group says about its drain into what holds for all.
+func (g *Group) inheritDrain(all Drain, said map[string]any) error {
+	g.Drain = all
+	if said["rules"] != nil {
+		g.Drain.Rules = nil // its own rules take the place of the others, not their memory
+	}
+	data, err := json.Marshal(said)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, &g.Drain)
 }

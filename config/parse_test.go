@@ -46,10 +46,26 @@ groups:
   after: [rest]
   topologyKey: topology.kubernetes.io/zone
   canary: {nodes: 2}
+  drain: {mode: never, rules: [{namespaces: [ci], do: evict}]}
 - name: rest
   nodeSelectors: [{matchLabels: {pool: gpu}}, {matchExpressions: [{key: pool, operator: DoesNotExist}]}]
   canary: {}
-drain: {timeout: 5m, unmanagedPods: wait}
+drain:
+  mode: auto
+  timeout: 5m
+  gracePeriod: 30s
+  volumeTimeout: 0s
+  minPodAge: 2m
+  unmanagedPods: wait
+  localVolumes: ride-through
+  emptyDir: block
+  jobs: wait
+  jobTimeout: 3m
+  annotatedPods: evict
+  rules:
+  - {namespaces: [ci, lab], podSelector: {matchLabels: {kind: build}}, do: wait}
+  - {podSelector: {matchExpressions: [{key: db, operator: Exists}]}, do: block}
+  loadBalancers: {exclude: true, wait: 20s}
 verify: {timeout: 10m, soak: 1m}
 backoff: {initial: 30s, max: 10m}
 deletedGrace: 1m
@@ -59,6 +75,17 @@ maxReboots24h: 3
 
 func fullConfig() *Config {
 	minutes := func(n int) Duration { return Duration(n) * Duration(time.Minute) }
+	drain := Drain{
+		Mode: Auto, Timeout: minutes(5), GracePeriod: Duration(30 * time.Second), MinPodAge: minutes(2),
+		UnmanagedPods: Wait, LocalVolumes: RideThrough, EmptyDir: Block, Jobs: Wait, JobTimeout: minutes(3), AnnotatedPods: Evict,
+		Rules: []DrainRule{
+			{Namespaces: []string{"ci", "lab"}, PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"kind": "build"}}, Do: Wait},
+			{PodSelector: metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "db", Operator: "Exists"}}}, Do: Block},
+		},
+		LoadBalancers: LoadBalancers{Exclude: true, Wait: Duration(20 * time.Second)},
+	}
+	gpu := drain
+	gpu.Mode, gpu.Rules = Never, []DrainRule{{Namespaces: []string{"ci"}, Do: Evict}}
 	return &Config{
 		APIVersion: APIVersion, Kind: Kind,
 		Sentinels:    Sentinels{Files: []string{"/run/reboot-required", "/var/run/other"}, RecheckInterval: minutes(2)},
@@ -77,24 +104,24 @@ func fullConfig() *Config {
 					MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "zone", Operator: "In", Values: []string{"a", "b"}}},
 				},
 				MaxUnavailable: Amount{Value: 1}, MaxFailed: 0, RebootTimeout: minutes(60), Soak: 0, After: []string{"rest"},
-				TopologyKey: "topology.kubernetes.io/zone", Canary: Canary{2, minutes(30)},
+				TopologyKey: "topology.kubernetes.io/zone", Canary: Canary{2, minutes(30)}, Drain: gpu,
 			},
 			{
-				Name: "rest", MaxUnavailable: Amount{20, true}, MaxFailed: 2, RebootTimeout: minutes(20), Soak: minutes(1), Canary: Canary{1, minutes(30)},
+				Name: "rest", MaxUnavailable: Amount{20, true}, MaxFailed: 2, RebootTimeout: minutes(20), Soak: minutes(1), Canary: Canary{1, minutes(30)}, Drain: drain,
 				NodeSelectors: []metav1.LabelSelector{
 					{MatchLabels: map[string]string{"pool": "gpu"}},
 					{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "pool", Operator: "DoesNotExist"}}},
 				},
 			},
 		},
-		Drain: Drain{minutes(5), Wait}, Verify: Verify{minutes(10), minutes(1)}, Backoff: Backoff{Duration(30 * time.Second), minutes(10)},
+		Drain: drain, Verify: Verify{minutes(10), minutes(1)}, Backoff: Backoff{Duration(30 * time.Second), minutes(10)},
 		DeletedGrace: minutes(1), NominationTimeout: Duration(10 * time.Second), MaxReboots24h: 3,
 	}
 }
 
 func TestParse(t *testing.T) {
-	group := func(c *Config) *Config { c.Groups = nil; c.fill(); return c }
-	change := func(f func(*Config)) *Config { c := Default(); f(c); return group(c) }
+	drain := func(f func(*Drain)) Drain { d := Default().Drain; f(&d); return d }
+	change := func(f func(*Config)) *Config { c := Default(); c.Groups = nil; f(c); c.fill(); return c }
 	tests := map[string]struct {
 		file string
 		want *Config
@@ -106,6 +133,20 @@ func TestParse(t *testing.T) {
 		"comments and a document start are no matter": {"# a\n---\n# b\n" + header + "...\n", Default()},
 		"an empty list of groups is the default one":  {header + "groups: []\n", Default()},
 		"one field leaves its neighbours alone":       {header + "drain: {unmanagedPods: delete}\n", change(func(c *Config) { c.Drain.UnmanagedPods = Delete })},
+		"a group says of its drain what is different": {
+			header + "drain: {mode: auto, jobs: wait, jobTimeout: 5m, loadBalancers: {exclude: true, wait: 9s}, rules: [{namespaces: [a, b], do: wait}]}\n" +
+				"groups:\n- {name: a, drain: {jobTimeout: 0s, loadBalancers: {wait: 1s}, rules: [{podSelector: {matchLabels: {x: z}}, do: block}]}}\n",
+			change(func(c *Config) {
+				c.Drain = drain(func(d *Drain) {
+					d.Mode, d.Jobs, d.JobTimeout, d.LoadBalancers = Auto, Wait, Duration(5*time.Minute), LoadBalancers{true, Duration(9 * time.Second)}
+					d.Rules = []DrainRule{{Namespaces: []string{"a", "b"}, Do: Wait}}
+				})
+				own := c.Drain
+				own.JobTimeout, own.LoadBalancers.Wait = 0, Duration(time.Second)
+				own.Rules = []DrainRule{{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"x": "z"}}, Do: Block}}
+				c.Groups = []Group{{Name: "a", Drain: own}}
+			}),
+		},
 		"the default group has the top level's settings": {header + "maxFailed: 4\nmaxUnavailable: 3\nrebootTimeout: 2h\n", change(func(c *Config) {
 			c.MaxFailed, c.MaxUnavailable, c.RebootTimeout = 4, Amount{Value: 3}, Duration(2*time.Hour)
 		})},
@@ -198,7 +239,7 @@ blackouts: [{from: 2026-12-20, to: 2026-12-19}, {from: 20.12.2026, to: soon}]
 			`groups[5]: "seven": must hold fields`,
 			`drain.timeout: "0s": must be from 1s to 24h`,
 			`drain.unmanagedPods: "evict": must be block or wait or ride-through or delete`,
-			`drain.timout: unknown field: there are timeout, unmanagedPods`,
+			`drain.timout: unknown field: there are mode, timeout, gracePeriod, volumeTimeout, minPodAge, unmanagedPods, localVolumes, emptyDir, jobs, jobTimeout, annotatedPods, rules, loadBalancers`,
 			`maxReboots24h: "2": must be a whole number, 1 to 100`,
 			`sentinels.files[0]: "run/reboot": must be an absolute path of a file on the host, such as /run/reboot-required`,
 			`sentinels.files[1]: "/run//x": must be written as /run/x`,
@@ -240,6 +281,27 @@ blackouts: [{from: 2026-12-20, to: 2026-12-19}, {from: 20.12.2026, to: soon}]
 			`groups[2].after: must not lead back to c`,
 			`groups[3].after: must not lead back to d`,
 			`groups[3].soak: "15m": must be less than verify.timeout, 15m`,
+		}},
+		"a drain": {header + `drain:
+  timeout: 5m
+  minPodAge: 5m
+  rules: [{do: wait}, {namespaces: [A], do: sleep}, {podSelector: {matchExpressions: [{key: x, operator: In}]}, do: block}, {namespaces: [a]}]
+groups:
+- {name: a, nodeSelector: {matchLabels: {a: ""}}, drain: {mode: sometimes, jobs: delete}}
+- {name: b, nodeSelector: {matchLabels: {b: ""}}, drain: {loadBalancers: {wait: 5m}, rules: [{podSelector: {}, do: evict}]}}
+- {name: c, drain: {timeout: 1m, minPodAge: 10s, loadBalancers: {exclude: 1}}}
+`, []string{
+			`groups[0].drain.mode: "sometimes": must be always or auto or never`,
+			`groups[0].drain.jobs: "delete": must be evict or wait or ride-through or block`,
+			`groups[2].drain.loadBalancers.exclude: 1: must be true or false, without quotes`,
+			`drain.rules[1].do: "sleep": must be evict or wait or ride-through or block`,
+			`drain.rules[3].do: must be set to evict, wait, ride-through, block`,
+			`drain.minPodAge: "5m": must be less than drain.timeout, 5m`,
+			`drain.rules[0]: must name namespaces, or labels in podSelector: it would match every pod`,
+			`drain.rules[1].namespaces[0]: "A": must be the name of a namespace`,
+			`drain.rules[2].podSelector: must be a valid label selector: values: Invalid value: null: for 'in', 'notin' operators, values set can't be empty`,
+			`groups[1].drain.loadBalancers.wait: "5m": must be less than groups[1].drain.timeout, 5m`,
+			`groups[1].drain.rules[0]: must name namespaces, or labels in podSelector: it would match every pod`,
 		}},
 		"no sentinel at all": {header + "sentinels: {files: []}\n", []string{`sentinels.files: 0 elements: must have 1 to 32 elements`}},
 	}
@@ -312,20 +374,20 @@ func TestEveryFieldHoldsItsBounds(t *testing.T) {
 		t.Run(f.Path, func(t *testing.T) {
 			write := func(n int64) string {
 				tree := map[string]any{}
-				err := yaml.Unmarshal([]byte(header+"verify: {soak: 0s, timeout: 24h}\nbackoff: {initial: 1s, max: 24h}\n"), &tree)
+				err := yaml.Unmarshal([]byte(header+"verify: {soak: 0s, timeout: 24h}\nbackoff: {initial: 1s, max: 24h}\ndrain: {timeout: 24h}\n"), &tree)
 				if err != nil {
 					t.Fatal(err)
 				}
-				inner := tree
-				parent, name, nested := strings.Cut(f.Path, ".")
-				if !nested {
-					name = parent
-				} else if is, ok := tree[parent].(map[string]any); ok {
-					inner = is
-				} else {
-					inner = map[string]any{}
-					tree[parent] = inner
+				inner, path := tree, strings.Split(f.Path, ".")
+				for _, parent := range path[:len(path)-1] {
+					next, ok := inner[parent].(map[string]any)
+					if !ok {
+						next = map[string]any{}
+						inner[parent] = next
+					}
+					inner = next
 				}
+				name := path[len(path)-1]
 				inner[name] = n
 				if f.kind == duration {
 					inner[name] = Duration(n).String()
@@ -337,8 +399,8 @@ func TestEveryFieldHoldsItsBounds(t *testing.T) {
 				return string(data)
 			}
 			for n, good := range map[int64]bool{f.low - 1: false, f.low: true, f.high: true, f.high + 1: false} {
-				if f.Path == "verify.soak" && n == f.high {
-					continue // as long as the longest verify.timeout: refused for that
+				if (f.Path == "verify.soak" || f.Path == "drain.minPodAge") && n == f.high {
+					continue // as long as the longest timeout: refused for that
 				}
 				_, err := Parse([]byte(write(n)))
 				var faults Faults

@@ -86,10 +86,9 @@ func schema() []Field {
 		span("rebootTimeout", time.Minute, 24*time.Hour, "How long a node may stay away after its reboot was asked for before it counts as failed. The default of groups."),
 	}
 	fields = append(fields, groupFields()...)
+	fields = append(fields, Field{Path: "drain", kind: object, About: "How a node is emptied. The default of groups, field by field. docs/drain.md says how it is decided about a pod."})
+	fields = append(fields, drainFields("drain")...)
 	return append(fields,
-		Field{Path: "drain", kind: object, About: "How a node is emptied."},
-		span("drain.timeout", time.Second, 24*time.Hour, "How long a drain may take. Then the node is uncordoned, its slot freed, and it tries again after backoff."),
-		Field{Path: "drain.unmanagedPods", kind: choice, values: []string{Block, Wait, RideThrough, Delete}, About: "What becomes of pods without a controller, which an eviction ends for ever. block: the node does not ask for a slot while it has one; wait: the drain waits for it to end; ride-through: it stays and its containers start again after the reboot; delete: it is evicted like any other."},
 		Field{Path: "verify", kind: object, About: "When a rebooted node counts as back."},
 		span("verify.timeout", time.Second, 24*time.Hour, "How long a rebooted node may take until all is well again, soak included. Then it counts as failed: it keeps its slot and its cordon, and the group may halt."),
 		span("verify.soak", 0, 24*time.Hour, "How long all must stay well before the node is uncordoned. Shorter than verify.timeout."),
@@ -103,10 +102,11 @@ func schema() []Field {
 }
 
 func groupFields() []Field {
-	hidden := selectorFields("groups[].nodeSelectors[]")
+	hidden := slices.Concat(selectorFields("groups[].nodeSelectors[]"), drainFields("groups[].drain"))
 	for i := range hidden {
-		hidden[i].About = "" // the same as those of nodeSelector
+		hidden[i].About = "" // the same as those of nodeSelector, and of drain
 	}
+	selectors, drain := hidden[:len(selectorFields(""))], hidden[len(selectorFields("")):]
 	return slices.Concat([]Field{
 		{Path: "groups", kind: list, high: 50, Default: "`control-plane` and `workers`, see below", About: "Nodes that share slots and settings. The first that selects a node has it; a node in none is never taken down."},
 		{Path: "groups[]", kind: object},
@@ -115,7 +115,7 @@ func groupFields() []Field {
 	}, selectorFields("groups[].nodeSelector"), []Field{
 		{Path: "groups[].nodeSelectors", kind: list, high: 20, Default: "none", About: "Several selectors instead of nodeSelector: a node is in the group when any of them matches it."},
 		{Path: "groups[].nodeSelectors[]", kind: object},
-	}, hidden, []Field{
+	}, selectors, []Field{
 		{Path: "groups[].maxUnavailable", kind: amount, Default: "the top level's", About: "See maxUnavailable."},
 		{Path: "groups[].maxFailed", kind: integer, high: maxAmount, Default: "the top level's", About: "See maxFailed."},
 		withDefault(span("groups[].rebootTimeout", time.Minute, 24*time.Hour, "See rebootTimeout."), "the top level's"),
@@ -126,14 +126,43 @@ func groupFields() []Field {
 		{Path: "groups[].canary", kind: object, Default: "none: all go as there are slots", About: "Few nodes go first; the others when these are back and have been healthy for a while. `canary: {}` is one node and half an hour."},
 		withDefault(Field{Path: "groups[].canary.nodes", kind: integer, low: 1, high: maxAmount, About: "How many go first."}, strconv.Itoa(defaultCanaryNodes)),
 		withDefault(span("groups[].canary.soak", time.Minute, 7*24*time.Hour, "How long after the last of them is back the others wait. It speaks for every node that wanted its reboot by then; a newer wish is tried anew."), defaultCanarySoak.String()),
+		{Path: "groups[].drain", kind: object, Default: "the top level's", About: "See drain: what is not said here is as it is there. Rules that stand here take the place of those there."},
+	}, drain)
+}
+
+// drainFields are those of a drain at a path.
+func drainFields(path string) []Field {
+	do := []string{Evict, Wait, RideThrough, Block}
+	return slices.Concat([]Field{
+		{Path: path + ".mode", kind: choice, values: []string{Always, Auto, Never}, About: "always: pods are moved before the reboot. auto: they stay, when this node was seen to be back long before the cluster would move its pods, and others of the same kind serve meanwhile. never: they stay; only those are evicted that would not come back with the node."},
+		span(path+".timeout", time.Second, 24*time.Hour, "How long a drain may take. Then the node is uncordoned, its slot freed, and it tries again after backoff."),
+		span(path+".gracePeriod", 0, 24*time.Hour, "The longest time that an evicted pod is given to end. 0: its own terminationGracePeriodSeconds, however long."),
+		span(path+".volumeTimeout", 0, time.Hour, "How long the drain waits, after the pods have ended, until their network volumes are off the node. Then it goes on. 0: not at all."),
+		span(path+".minPodAge", 0, 24*time.Hour, "A pod that has not run for so long yet is awaited until it has, and then evicted. Shorter than timeout."),
+		{Path: path + ".unmanagedPods", kind: choice, values: []string{Block, Wait, RideThrough, Delete}, About: "Pods without a controller, which an eviction ends for ever. block: the node does not ask for a slot while it has one; wait: the drain waits for it to end; ride-through: it stays and its containers start again after the reboot; delete: it is evicted like any other."},
+		{Path: path + ".localVolumes", kind: choice, values: do, About: "Pods with a controller that a volume binds to this node: local storage. evict: such a pod ends in good order and is Pending until the node is back; the others as above."},
+		{Path: path + ".emptyDir", kind: choice, values: do, About: "Pods that keep data in an emptyDir on disk, which ends with the pod."},
+		{Path: path + ".jobs", kind: choice, values: do, About: "Pods of Jobs. wait: until they have ended, or jobTimeout."},
+		span(path+".jobTimeout", 0, 24*time.Hour, "How long pods of Jobs are awaited under jobs: wait, from the drain's beginning; then they are evicted. 0: as long as the drain lasts."),
+		{Path: path + ".annotatedPods", kind: choice, values: do, About: "Pods that tell other tools not to disturb them, by cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\" or karpenter.sh/do-not-disrupt: \"true\"."},
+		{Path: path + ".rules", kind: list, high: 50, Default: "none", About: "What becomes of pods by namespace and labels. The first that matches decides, before all of the above; a pod's own annotation kubebaton.io/eviction comes before it."},
+		{Path: path + ".rules[]", kind: object},
+		{Path: path + ".rules[].namespaces", kind: list, high: 100, Default: "every namespace", About: "The pod is in any of them."},
+		{Path: path + ".rules[].namespaces[]", kind: text, low: 1, high: 63},
+		{Path: path + ".rules[].podSelector", kind: object, Default: "every pod", About: "A label selector, as in a Deployment."},
+	}, selectorFields(path+".rules[].podSelector"), []Field{
+		{Path: path + ".rules[].do", kind: choice, values: do, Required: true, About: "What becomes of it. evict: it is evicted, by the Eviction API, whether or not it has a controller; the others as above."},
+		{Path: path + ".loadBalancers", kind: object, About: "How the load balancers of a cloud are kept from sending to a node that is emptied."},
+		{Path: path + ".loadBalancers.exclude", kind: boolean, About: "Whether the node has the label node.kubernetes.io/exclude-from-external-load-balancers from its cordon until it is back. A label that was there before stays."},
+		span(path+".loadBalancers.wait", 0, time.Hour, "How long after the label the first pod is evicted: the time that the load balancer needs. Shorter than timeout."),
 	})
 }
 
 // selectorFields are those of a label selector at a path.
 func selectorFields(path string) []Field {
 	return []Field{
-		{Path: path + ".matchLabels", kind: stringMap, Default: "none", About: "Labels a node must have."},
-		{Path: path + ".matchExpressions", kind: list, high: 20, Default: "none", About: "Conditions a node's labels must meet, all of them."},
+		{Path: path + ".matchLabels", kind: stringMap, Default: "none", About: "Labels it must have."},
+		{Path: path + ".matchExpressions", kind: list, high: 20, Default: "none", About: "Conditions its labels must meet, all of them."},
 		{Path: path + ".matchExpressions[]", kind: object},
 		{Path: path + ".matchExpressions[].key", kind: text, low: 1, high: 317, Required: true, About: "The label."},
 		{Path: path + ".matchExpressions[].operator", kind: choice, values: []string{"In", "NotIn", "Exists", "DoesNotExist"}, Required: true, About: "What is asked of it."},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"reflect"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,9 +28,53 @@ func (k *checker) validate(c *Config) {
 	if c.Verify.Soak >= c.Verify.Timeout && !k.faulty("verify.timeout") {
 		k.add("verify.soak", c.Verify.Soak.String(), "must be less than verify.timeout, "+c.Verify.Timeout.String())
 	}
+	k.validateDrain("drain", c.Drain)
 	for i, g := range c.Groups {
+		k.validateGroupDrain(fmt.Sprintf("groups[%d].drain", i), g.Drain, c.Drain)
 		if at := fmt.Sprintf("groups[%d].soak", i); g.Soak >= c.Verify.Timeout && !k.faulty("verify.timeout") && !k.faulty("verify.soak") {
 			k.add(at, g.Soak.String(), "must be less than verify.timeout, "+c.Verify.Timeout.String())
+		}
+	}
+}
+
+// validateGroupDrain looks at what is the group's own.
+func (k *checker) validateGroupDrain(at string, d, all Drain) {
+	if reflect.DeepEqual(d, all) {
+		return
+	}
+	if reflect.DeepEqual(d.Rules, all.Rules) {
+		d.Rules = nil
+	}
+	if d.Timeout == all.Timeout && d.MinPodAge == all.MinPodAge {
+		d.MinPodAge = 0
+	}
+	if d.Timeout == all.Timeout && d.LoadBalancers == all.LoadBalancers {
+		d.LoadBalancers.Wait = 0
+	}
+	k.validateDrain(at, d)
+}
+
+func (k *checker) validateDrain(at string, d Drain) {
+	shorter := func(field string, v Duration) {
+		if v >= d.Timeout && v > 0 && !k.faulty(at+".timeout") {
+			k.add(at+"."+field, v.String(), "must be less than "+at+".timeout, "+d.Timeout.String())
+		}
+	}
+	shorter("minPodAge", d.MinPodAge)
+	shorter("loadBalancers.wait", d.LoadBalancers.Wait)
+	for i, r := range d.Rules {
+		rule := fmt.Sprintf("%s.rules[%d]", at, i)
+		selector, err := metav1.LabelSelectorAsSelector(&r.PodSelector)
+		switch {
+		case err != nil:
+			k.addWhole(rule+".podSelector", "must be a valid label selector: "+err.Error())
+		case selector.Empty() && len(r.Namespaces) == 0 && !k.faultyWithin(rule):
+			k.addWhole(rule, "must name namespaces, or labels in podSelector: it would match every pod")
+		}
+		for j, ns := range r.Namespaces {
+			if len(validation.IsDNS1123Label(ns)) > 0 {
+				k.add(fmt.Sprintf("%s.namespaces[%d]", rule, j), ns, "must be the name of a namespace")
+			}
 		}
 	}
 }

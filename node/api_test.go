@@ -629,12 +629,12 @@ func TestEvict(t *testing.T) {
 	t.Run("a pod re-created under the same name is not hit by the eviction of the one before", func(t *testing.T) {
 		s := newScene(t)
 		first := s.pod("db-0")
-		old := plan([]*corev1.Pod{first}, DrainSettings{})[0]
+		old := Plan([]*corev1.Pod{first}, Policy{}, Facts{}).Pods[0]
 		if err := s.admin.CoreV1().Pods(s.ns).Delete(t.Context(), "db-0", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		s.pod("db-0")
-		err := s.drainer(s.clientset).evict(t.Context(), old)
+		err := s.drainer(s.clientset).evict(t.Context(), old, 0)
 		if !apierrors.IsConflict(err) || classify(err).result != resultGone {
 			t.Errorf("got %v, want 409, which reads as gone", err)
 		}
@@ -642,9 +642,25 @@ func TestEvict(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+	t.Run("a longest grace period shortens that of a pod, and lengthens none", func(t *testing.T) {
+		s := newScene(t)
+		for name, own := range map[string]int64{"slow": 3600, "quick": 2} {
+			p := s.pod(name, func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = &own })
+			if err := s.drainer(s.clientset).evict(t.Context(), Plan([]*corev1.Pod{p}, Policy{}, Facts{}).Pods[0], time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			got, err := s.admin.CoreV1().Pods(s.ns).Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := min(own, 60); *got.DeletionGracePeriodSeconds != want {
+				t.Errorf("%s has %d s, want %d", name, *got.DeletionGracePeriodSeconds, want)
+			}
+		}
+	})
 	t.Run("a pod that is not there is gone", func(t *testing.T) {
 		s := newScene(t)
-		err := s.drainer(s.clientset).evict(t.Context(), PodPlan{Namespace: s.ns, Name: "none", UID: "x"})
+		err := s.drainer(s.clientset).evict(t.Context(), PodPlan{Namespace: s.ns, Name: "none", UID: "x"}, 0)
 		if !apierrors.IsNotFound(err) || classify(err).result != resultGone {
 			t.Errorf("got %v", err)
 		}
@@ -652,15 +668,15 @@ func TestEvict(t *testing.T) {
 	t.Run("an eviction in a namespace that is being deleted is refused, not taken for gone", func(t *testing.T) {
 		s := newScene(t)
 		slow := s.pod("web-0", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = ptr(int64(600)) })
-		p := plan([]*corev1.Pod{slow}, DrainSettings{})[0]
+		p := Plan([]*corev1.Pod{slow}, Policy{}, Facts{}).Pods[0]
 		if err := s.admin.CoreV1().Namespaces().Delete(t.Context(), s.ns, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		d := s.drainer(s.clientset)
 		deadline := time.Now().Add(10 * time.Second)
-		err := d.evict(t.Context(), p)
+		err := d.evict(t.Context(), p, 0)
 		for err == nil && time.Now().Before(deadline) { // admission looks at a cache: it may be late
-			err = d.evict(t.Context(), p)
+			err = d.evict(t.Context(), p, 0)
 		}
 		if !apierrors.IsForbidden(err) || classify(err).result != resultRefused {
 			t.Errorf("got %v, want 403, which reads as refused", err)
@@ -669,21 +685,21 @@ func TestEvict(t *testing.T) {
 	t.Run("the answers of the API server about budgets are understood", func(t *testing.T) {
 		s := newScene(t)
 		d := s.drainer(s.clientset)
-		p := plan([]*corev1.Pod{s.pod("web-0")}, DrainSettings{})[0]
+		p := Plan([]*corev1.Pod{s.pod("web-0")}, Policy{}, Facts{}).Pods[0]
 		s.budget("web")
-		got := classify(d.evict(t.Context(), p))
+		got := classify(d.evict(t.Context(), p, 0))
 		want := answer{result: resultBudget, budget: "web", message: "is still being processed by the server."}
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{})); diff != "" {
 			t.Errorf("a new budget: %s", diff)
 		}
 		s.allow("web", 0)
-		got = classify(d.evict(t.Context(), p))
+		got = classify(d.evict(t.Context(), p, 0))
 		want.message = "needs 3 healthy pods and has 3 currently"
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{})); diff != "" {
 			t.Errorf("a budget without room: %s", diff)
 		}
 		s.budget("second")
-		got = classify(d.evict(t.Context(), p))
+		got = classify(d.evict(t.Context(), p, 0))
 		if got.result != resultRefused || got.after != severalBudgets {
 			t.Errorf("two budgets: %+v", got)
 		}
@@ -694,7 +710,7 @@ func TestEvict(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	ride := DrainSettings{UnmanagedPods: UnmanagedRideThrough}
+	ride := DrainSettings{Policy: Policy{Unmanaged: DoRideThrough}}
 	alone := func(p *corev1.Pod) { p.OwnerReferences = nil }
 
 	t.Run("it evicts what it should and leaves what stays", func(t *testing.T) {
@@ -710,7 +726,7 @@ func TestDrain(t *testing.T) {
 		if diff := cmp.Diff([]string{"elsewhere", "green", "proxy"}, s.podNames()); diff != "" {
 			t.Error(diff)
 		}
-		if diff := cmp.Diff(DrainView{Empty: true, Evicted: 1}, views[len(views)-1]); diff != "" {
+		if diff := cmp.Diff(DrainView{Empty: true, Evicted: 1, Summary: "1 pod evicted, 1 stay"}, views[len(views)-1]); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -789,7 +805,7 @@ func TestDrain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(DrainView{Empty: true, Evicted: 3}, views[len(views)-1]); diff != "" {
+		if diff := cmp.Diff(DrainView{Empty: true, Evicted: 3, Summary: "3 pods evicted"}, views[len(views)-1]); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -1020,8 +1036,8 @@ func TestOwnNode(t *testing.T) {
 		cfg := s.agent(ownNodeRules()...)
 		own, _ := connect(t, OwnNodeConfig(cfg, s.node))
 		permitted(t, own, s.node)
-		foreign := plan([]*corev1.Pod{other.pod("web-0")}, DrainSettings{})[0]
-		if err := s.drainer(own).evict(t.Context(), foreign); !apierrors.IsForbidden(err) {
+		foreign := Plan([]*corev1.Pod{other.pod("web-0")}, Policy{}, Facts{}).Pods[0]
+		if err := s.drainer(own).evict(t.Context(), foreign, 0); !apierrors.IsForbidden(err) {
 			t.Errorf("evicting as the own node: got %v, want 403", err)
 		}
 		if _, err := listPods(t.Context(), own, other.node); !apierrors.IsForbidden(err) {

@@ -16,6 +16,7 @@ type Change struct {
 	Unschedulable, Taint           *bool   // true cordons, taints; false uncordons, removes Baton's taint
 	ClearRequest, ClearAcknowledge bool    // remove the annotation that a person has set
 	Shield                         *bool   // true keeps other controllers from removing the node; false no more
+	Exclude                        bool    // with Shield: keeps load balancers from sending to it, too
 }
 
 // errNoVersion is a programmer's mistake: a patch without them would hit whatever the Node is by now.
@@ -37,7 +38,7 @@ func patch(from View, ch Change) ([]byte, error) {
 		annotations[AnnotationAcknowledge] = nil
 	}
 	if ch.Shield != nil {
-		shield(annotations, from, *ch.Shield)
+		shield(annotations, labels, from, ch)
 	}
 	if ch.Phase != nil {
 		phase := strings.ToLower(*ch.Phase)
@@ -81,21 +82,30 @@ func put(m map[string]any, key, from string, to *string) {
 	}
 }
 
-// shield adds to m the annotations of other controllers that are absent, and takes off those that were added so.
-func shield(m map[string]any, from View, want bool) {
-	switch {
-	case want && from.Shields == "" && len(from.Bare) > 0:
-		for _, key := range from.Bare {
-			m[key] = shieldValue
+// shield adds what other controllers go by and is absent, and takes off what was added so.
+func shield(annotations, labels map[string]any, from View, ch Change) {
+	into := func(key string) map[string]any {
+		if key == LabelExclude {
+			return labels
 		}
-		m[AnnotationShields] = strings.Join(from.Bare, ",")
-	case !want && from.Shields != "":
+		return annotations
+	}
+	switch {
+	case *ch.Shield && from.Shields == "":
+		absent := slices.DeleteFunc(slices.Clone(from.Bare), func(key string) bool { return key == LabelExclude && !ch.Exclude })
+		for _, key := range absent {
+			into(key)[key] = shieldValue
+		}
+		if len(absent) > 0 {
+			annotations[AnnotationShields] = strings.Join(absent, ",")
+		}
+	case !*ch.Shield && from.Shields != "":
 		for key := range strings.SplitSeq(from.Shields, ",") {
 			if slices.Contains(shieldKeys(), key) && !slices.Contains(from.Bare, key) {
-				m[key] = nil
+				into(key)[key] = nil
 			}
 		}
-		m[AnnotationShields] = nil
+		annotations[AnnotationShields] = nil
 	}
 }
 

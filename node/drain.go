@@ -25,25 +25,35 @@ const DefaultConcurrency = 50
 // contended budget, and for its admission webhooks.
 const requestTimeout = 40 * time.Second
 
-// DrainSettings is the policy of a drain.
+// DrainSettings are the rules of a drain, and what its caller knows.
 type DrainSettings struct {
-	Timeout       time.Duration // ends Run with context.DeadlineExceeded; 0: only the caller's context ends it
-	UnmanagedPods string        // block, wait, ride-through or delete; anything else reads as block
+	Policy
+	Timeout time.Duration // ends Run with context.DeadlineExceeded; 0: only the caller's context ends it
+	Grace   time.Duration // the longest grace period that a pod is given; 0: its own
+	Wait    time.Duration // from Begun to the first eviction: load balancers take their time to leave a node
+	Volumes time.Duration // how long the volumes of pods that have ended are awaited; 0: not at all
+
+	Begun     time.Time       // of the drain, which an earlier process may have begun; zero: now
+	Downtimes []time.Duration // of earlier reboots of this node
 }
 
 // DrainView is where a drain stands.
 type DrainView struct {
 	Running, Empty     bool
 	Evicted, Remaining int    // evictions accepted by this run; pods still in the way
-	Reason             string // what holds it up: pdb, eviction, unmanaged-pod, terminating; "" nothing does
+	Reason             string // what holds it up: a reason of a plan, pdb, eviction, load-balancer, volumes; "" nothing does
 	Message            string // at most 200 bytes, names the pods in the way
+	Summary            string // when it is empty: what was done
 }
 
 // DrainerConfig is what a [Drainer] needs; Clientset and Node are required.
 type DrainerConfig struct {
-	Clientset   kube.Interface        // best one from [OwnNodeConfig]
-	Node        string                // our own Node's name
-	Self        string                // name of the agent's own pod: that it runs is no news to it
+	Clientset kube.Interface // best one from [OwnNodeConfig]
+	Cluster   kube.Interface // the agent's own rights, for what is not the node's; nil: Clientset
+	Node      string         // our own Node's name
+	Self      string         // name of the agent's own pod: that it runs is no news to it
+	// EndsPods tells whether the kubelet ends every pod when the host shuts down; nil: it does not.
+	EndsPods    func(context.Context) (bool, error)
 	Concurrency int                   // evictions in flight; 0: DefaultConcurrency
 	Metrics     prometheus.Registerer // nil: not registered
 	Log         *slog.Logger          // nil: nobody is told
@@ -52,10 +62,13 @@ type DrainerConfig struct {
 // Drainer plans and performs the drain of one node: our own.
 type Drainer struct {
 	clientset   kube.Interface
+	cluster     kube.Interface
 	node, self  string
 	concurrency int
+	endsPods    func(context.Context) (bool, error)
 	metrics     *metrics
 	log         *slog.Logger
+	volumes     volumes
 }
 
 // NewDrainer checks cfg and names all its faults.
@@ -77,32 +90,52 @@ func NewDrainer(cfg DrainerConfig) (*Drainer, error) {
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, fmt.Errorf("configuring the drain: %w", err)
 	}
+	if cfg.Cluster == nil {
+		cfg.Cluster = cfg.Clientset
+	}
 	return &Drainer{
-		clientset: cfg.Clientset, node: cfg.Node, self: cfg.Self, concurrency: cfg.Concurrency, metrics: m, log: logger(cfg.Log),
+		clientset: cfg.Clientset, cluster: cfg.Cluster, node: cfg.Node, self: cfg.Self, concurrency: cfg.Concurrency,
+		endsPods: cfg.EndsPods, metrics: m, log: logger(cfg.Log),
 	}, nil
 }
 
 // Plan says what a drain would do with each of the node's pods now.
-func (d *Drainer) Plan(ctx context.Context, s DrainSettings) ([]PodPlan, error) {
+func (d *Drainer) Plan(ctx context.Context, s DrainSettings) (DrainPlan, error) {
 	pods, err := listPods(ctx, d.clientset, d.node)
 	if err != nil {
-		return nil, err
+		return DrainPlan{}, err
 	}
-	return plan(pods, s), nil
+	return Plan(pods, s.Policy, d.facts(ctx, pods, s)), nil
 }
 
-// Look says why the node may not be drained now, as Block does, and who is Ready, as ReadyPods does, from one reading.
-func (d *Drainer) Look(ctx context.Context, s DrainSettings) (reason, message string, ready []string, err error) {
+// Outlook is what a drain would meet if it began now.
+type Outlook struct {
+	Reason, Message string    // why the node may not be drained; "" when it may
+	Ready           []string  // as of ReadyPods, without the agent's own pod
+	Warnings        []Warning // asked for with a preflight
+}
+
+// Look reads the pods once and says all that there is to say before a bid. With preflight it also looks for what would hold
+// the drain up; what cannot be asked is no warning.
+func (d *Drainer) Look(ctx context.Context, s DrainSettings, preflight bool) (Outlook, error) {
 	pods, err := listPods(ctx, d.clientset, d.node)
 	if err != nil {
-		return "", "", nil, err
+		return Outlook{}, err
 	}
-	reason, message = blocked(plan(pods, s))
+	plan := Plan(pods, s.Policy, d.facts(ctx, pods, s))
+	var o Outlook
+	o.Reason, o.Message = blocked(plan.Pods)
 	if i := slices.IndexFunc(pods, kured); i >= 0 {
-		reason, message = ReasonOtherRebooter, pods[i].Namespace+"/"+pods[i].Name+" reboots this node too"
+		o.Reason, o.Message = ReasonOtherRebooter, pods[i].Namespace+"/"+pods[i].Name+" reboots this node too"
+	}
+	if preflight && o.Reason == "" {
+		if o.Warnings, err = d.preflight(ctx, pods, plan.Pods); err != nil {
+			d.log.Debug("preflight", "err", err)
+		}
 	}
 	own := func(p *corev1.Pod) bool { return p.Name == d.self }
-	return reason, message, readyPods(slices.DeleteFunc(pods, own)), nil
+	o.Ready = readyPods(slices.DeleteFunc(pods, own))
+	return o, nil
 }
 
 // kured tells the pod of the best known other rebooter: its DaemonSet carries one of these labels in all its installers.
@@ -112,16 +145,16 @@ func kured(p *corev1.Pod) bool {
 
 // Block says why the node may not be drained now: the gate before a bid. An empty reason means that it may.
 func (d *Drainer) Block(ctx context.Context, s DrainSettings) (reason, message string, err error) {
-	plans, err := d.Plan(ctx, s)
+	plan, err := d.Plan(ctx, s)
 	if err != nil {
 		return "", "", err
 	}
-	reason, message = blocked(plans)
+	reason, message = blocked(plan.Pods)
 	return reason, message, nil
 }
 
 func blocked(plans []PodPlan) (reason, message string) {
-	plans = slices.DeleteFunc(plans, func(p PodPlan) bool { return p.Decision != DecisionBlock })
+	plans = slices.DeleteFunc(slices.Clone(plans), func(p PodPlan) bool { return p.Decision != DecisionBlock })
 	if len(plans) == 0 {
 		return "", ""
 	}
@@ -133,8 +166,9 @@ func blocked(plans []PodPlan) (reason, message string) {
 }
 
 // Run evicts what the plan says and returns nil when nothing is in the way any more: when every pod that is not ignored
-// and does not ride through has ended. It gives up on no pod; ctx or the timeout of s ends it, with the context's error.
-// progress is called, from this goroutine, whenever something has changed.
+// and does not ride through has ended, and its volumes are off the node or have been awaited for long enough. It gives up on
+// no pod; ctx or the timeout of s ends it, with the context's error. progress is called, from this goroutine, whenever
+// something has changed.
 func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainView)) error {
 	if s.Timeout > 0 {
 		var done context.CancelFunc
@@ -153,12 +187,17 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		_ = kube.Watch(ctx, pods.List, pods.Watch, kube.Selection{Fields: ownPods(d.node)}, &corev1.Pod{},
 			func(found map[string]*corev1.Pod) { latest(snapshots, found) }, warn)
 	})
+	if now := time.Now(); s.Begun.IsZero() || s.Begun.After(now) {
+		s.Begun = now
+	}
+	seen := newSight(d, s)
 	err := d.run(ctx, effects{
 		snapshots: snapshots,
-		evict:     d.evict,
-		confirm: func(ctx context.Context) (bool, error) {
-			plans, err := d.Plan(ctx, s)
-			return err == nil && !slices.ContainsFunc(plans, inTheWay), err
+		facts:     seen.facts,
+		evict:     func(ctx context.Context, p PodPlan) error { return d.evict(ctx, p, s.Grace) },
+		confirm:   func(ctx context.Context) ([]*corev1.Pod, error) { return listPods(ctx, d.clientset, d.node) },
+		detached: func(ctx context.Context, waiting func(string)) string {
+			return d.awaitVolumes(ctx, seen.gone(), s.Volumes, waiting)
 		},
 		progress: progress,
 	}, newRota(s, d.concurrency))
@@ -182,7 +221,7 @@ func latest(ch chan []*corev1.Pod, found map[string]*corev1.Pod) {
 }
 
 // evict asks once. The client's own retries are off: they would sleep, unseen, through what the server wants told.
-func (d *Drainer) evict(ctx context.Context, p PodPlan) error {
+func (d *Drainer) evict(ctx context.Context, p PodPlan, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	uid := types.UID(p.UID)
@@ -190,16 +229,26 @@ func (d *Drainer) evict(ctx context.Context, p PodPlan) error {
 		ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
 		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}},
 	}
-	return d.clientset.PolicyV1().RESTClient().Post().AbsPath("/api/v1").Namespace(p.Namespace).
-		Resource("pods").Name(p.Name).SubResource("eviction").
+	if own := p.grace; grace > 0 && own > grace {
+		seconds := int64(grace.Seconds())
+		e.DeleteOptions.GracePeriodSeconds = &seconds
+	}
+	return d.post(ctx, e)
+}
+
+func (d *Drainer) post(ctx context.Context, e *policyv1.Eviction) error {
+	return d.clientset.PolicyV1().RESTClient().Post().AbsPath("/api/v1").Namespace(e.Namespace).
+		Resource("pods").Name(e.Name).SubResource("eviction").
 		MaxRetries(0).Body(e).Do(ctx).Error()
 }
 
 // effects are what a run acts through.
 type effects struct {
 	snapshots <-chan []*corev1.Pod // all pods of the node, after each change
+	facts     func(context.Context, []*corev1.Pod) Facts
 	evict     func(context.Context, PodPlan) error
-	confirm   func(context.Context) (empty bool, err error)
+	confirm   func(context.Context) ([]*corev1.Pod, error)                       // what a snapshot shows, asked for
+	detached  func(ctx context.Context, waiting func(left string)) (left string) // waits for volumes to be off the node
 	progress  func(DrainView)
 }
 
@@ -224,7 +273,7 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case pods := <-e.snapshots:
-			st.observe(pods, time.Now())
+			st.observe(pods, e.facts(ctx, pods), time.Now())
 		case r := <-replies:
 			a := classify(r.err)
 			d.metrics.evictions.WithLabelValues(a.result).Inc()
@@ -240,11 +289,16 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 			})
 		}
 		if st.confirmDue(time.Now()) {
-			empty, err := e.confirm(ctx)
+			pods, err := e.confirm(ctx)
 			if err != nil {
 				d.log.Warn("confirming that the node is empty", "node", d.node, "error", err)
 			}
-			st.confirmed(empty, time.Now())
+			if st.confirmed(pods, err, time.Now()) {
+				st.left = e.detached(ctx, func(left string) { e.progress(st.detaching(left)) })
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+			}
 		}
 		now := time.Now()
 		if v := st.view(now); v != told {

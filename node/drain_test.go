@@ -27,12 +27,14 @@ type world struct {
 	mu        sync.Mutex
 	pods      map[string]*corev1.Pod // by name
 	snapshots chan []*corev1.Pod
-	asked     []string                  // "AT NAME", in the order of asking
-	begun     time.Time                 // of the run
-	answer    func(*corev1.Pod) error   // nil: accepted
-	end       func(*world, *corev1.Pod) // what follows an accepted eviction; nil: the pod is gone at once
-	latency   time.Duration             // of an eviction
-	confirm   func() (bool, error)      // nil: true
+	asked     []string                      // "AT NAME", in the order of asking
+	begun     time.Time                     // of the run
+	answer    func(*corev1.Pod) error       // nil: accepted
+	end       func(*world, *corev1.Pod)     // what follows an accepted eviction; nil: the pod is gone at once
+	latency   time.Duration                 // of an eviction
+	confirm   func() ([]*corev1.Pod, error) // nil: no pod is left
+	facts     Facts
+	left      string // volumes
 	views     []DrainView
 	unusual   func(context.Context) error // in place of an answer
 }
@@ -109,15 +111,18 @@ func (w *world) drain(t *testing.T, limit time.Duration, s DrainSettings) error 
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Begun = time.Now()
 	d := &Drainer{node: "n1", concurrency: DefaultConcurrency, metrics: m, log: logger(nil)}
 	err = d.run(ctx, effects{
 		snapshots: w.snapshots, evict: w.evict,
-		confirm: func(context.Context) (bool, error) {
+		facts: func(context.Context, []*corev1.Pod) Facts { return w.facts },
+		confirm: func(context.Context) ([]*corev1.Pod, error) {
 			if w.confirm == nil {
-				return true, nil
+				return nil, nil
 			}
 			return w.confirm()
 		},
+		detached: func(context.Context, func(string)) string { return w.left },
 		progress: func(v DrainView) { w.views = append(w.views, v) },
 	}, newRota(s, d.concurrency))
 	var counted float64
@@ -276,13 +281,13 @@ func TestRunTiers(t *testing.T) {
 	t.Run("a pod that rides through does not hold the critical ones, and stays", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(pod("green"), critical())
-			if err := w.drain(t, time.Minute, DrainSettings{UnmanagedPods: UnmanagedRideThrough}); err != nil {
+			if err := w.drain(t, time.Minute, DrainSettings{Policy: Policy{Unmanaged: DoRideThrough}}); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff([]string{"0s dns"}, w.asked); diff != "" {
 				t.Error(diff)
 			}
-			if diff := cmp.Diff(DrainView{Empty: true, Evicted: 1}, w.last()); diff != "" {
+			if diff := cmp.Diff(DrainView{Empty: true, Evicted: 1, Summary: "1 pod evicted, 1 stay"}, w.last()); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -291,7 +296,7 @@ func TestRunTiers(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(pod("job"), critical())
 			time.AfterFunc(5*time.Minute, func() { w.change(func() { w.pods["job"].Status.Phase = corev1.PodSucceeded }) })
-			if err := w.drain(t, time.Hour, DrainSettings{UnmanagedPods: UnmanagedWait}); err != nil {
+			if err := w.drain(t, time.Hour, DrainSettings{Policy: Policy{Unmanaged: DoWait}}); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff([]string{"5m0s dns"}, w.asked); diff != "" {
@@ -314,6 +319,74 @@ func TestRunTiers(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestRunRipens(t *testing.T) {
+	t.Run("a pod of a Job is evicted when it was awaited for long enough, and so is one that has become old enough", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(pod("job", ownedBy("Job", "report")), pod("young", ownedBy("ReplicaSet", "web"), startedAt(time.Now().Add(-time.Minute))),
+				pod("old", ownedBy("ReplicaSet", "web"), startedAt(time.Now().Add(-time.Hour))))
+			s := DrainSettings{Policy: Policy{Jobs: DoWait, JobsFor: 10 * time.Minute, MinAge: 5 * time.Minute}}
+			if err := w.drain(t, time.Hour, s); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s old", "4m0s young", "10m0s job"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+}
+
+func TestRunStays(t *testing.T) {
+	t.Run("pods stay on a node that is quick, and those whose owners want it go", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(web(tolerating(300)), pod("b", ownedBy("ReplicaSet", "web"), tolerating(300), says(DoEvict)), pod("d", ownedBy("DaemonSet", "proxy")))
+			w.facts = measured()
+			w.left = "vol-1"
+			if err := w.drain(t, time.Minute, DrainSettings{Policy: Policy{Mode: ModeAuto}}); err != nil {
+				t.Fatal(err)
+			}
+			want := "1 pod evicted, 1 stay, quick: expected back within 1m30s, half as much again as the worst of 3 downtimes, 1m0s; " +
+				"no pod is moved within 5m0s, still attached: vol-1"
+			if diff := cmp.Diff([]string{"0s b"}, w.asked); diff != "" || w.last().Summary != want {
+				t.Errorf("%s%s", diff, w.last().Summary)
+			}
+		})
+	})
+	t.Run("what is decided at the beginning holds for a pod that comes later, and one that cannot stay goes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(web(), pod("b", ownedBy("ReplicaSet", "web"), asksFor("nvidia.com/gpu")))
+			w.end = func(w *world, p *corev1.Pod) {
+				delete(w.pods, p.Name)
+				w.pods["c"] = pod("c", ownedBy("ReplicaSet", "web"))
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{Policy: Policy{Mode: ModeNever}}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s b"}, w.asked); diff != "" || w.last().Summary != "1 pod evicted, 2 stay, the mode of the drain is never" {
+				t.Errorf("%s%s", diff, w.last().Summary)
+			}
+		})
+	})
+}
+
+func TestRunWaitsForLoadBalancers(t *testing.T) {
+	for name, pods := range map[string][]*corev1.Pod{"with pods to evict": many(2), "with none": {pod("d", ownedBy("DaemonSet", "proxy"))}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(pods...)
+				if err := w.drain(t, time.Minute, DrainSettings{Wait: 20 * time.Second}); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(w.begun).Truncate(time.Second); took != 20*time.Second || len(w.asked) > 0 && w.asked[0][:3] != "20s" {
+					t.Errorf("took %s, asked %v", took, w.asked)
+				}
+				if v := w.views[0]; v.Reason != ReasonLoadBalancer || !strings.Contains(v.Message, leaving) {
+					t.Errorf("said %+v", v)
+				}
+			})
+		})
+	}
 }
 
 func TestRunPace(t *testing.T) {
@@ -569,16 +642,17 @@ func TestRunEnds(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld()
 			calls := 0
-			w.confirm = func() (bool, error) {
+			late := pod("late", ownedBy("ReplicaSet", "late"))
+			w.confirm = func() ([]*corev1.Pod, error) {
 				calls++
 				switch calls {
 				case 1:
-					return false, errors.New("no answer")
+					return nil, errors.New("no answer")
 				case 2:
-					time.AfterFunc(100*time.Millisecond, func() { w.change(func() { w.pods["late"] = pod("late", ownedBy("ReplicaSet", "late")) }) })
-					return false, nil
+					time.AfterFunc(100*time.Millisecond, func() { w.change(func() { w.pods["late"] = late }) })
+					return []*corev1.Pod{late}, nil
 				}
-				return true, nil
+				return []*corev1.Pod{pod("proxy", ownedBy("DaemonSet", "proxy"))}, nil
 			}
 			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
 				t.Fatal(err)

@@ -1,5 +1,7 @@
 package node
 
+import corev1 "k8s.io/api/core/v1"
+
 // Annotations, labels and taints on Nodes. docs/annotations.md lists the same keys for people.
 const (
 	// AnnotationRecord is the state of the cycle, JSON, written by the node's agent.
@@ -13,6 +15,9 @@ const (
 	AnnotationRequest = "kubebaton.io/request"
 	// AnnotationAcknowledge ends a Failed cycle; the value is the reason. Written by people, removed by the agent.
 	AnnotationAcknowledge = "kubebaton.io/acknowledge"
+	// AnnotationEviction, on a pod, says what becomes of it in a drain: evict, wait, ride-through or block. Written by the pod's
+	// owner.
+	AnnotationEviction = "kubebaton.io/eviction"
 	// LabelPhase is the phase of the cycle in lower case, absent while there is no cycle. Written by the node's agent.
 	LabelPhase = "kubebaton.io/phase"
 	// TaintPending makes the scheduler prefer nodes that are not about to be rebooted. Its effect is PreferNoSchedule,
@@ -27,11 +32,18 @@ const (
 	AnnotationDoNotDisrupt      = "karpenter.sh/do-not-disrupt"                          // Karpenter
 	shieldValue                 = "true"
 
-	// AnnotationShields lists those of the two that the node's agent wrote, separated by commas.
+	annotationSafeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict" // on a pod: "false" keeps its node
+
+	// LabelExclude keeps a cloud's load balancers from sending to the node. The same holds for it.
+	LabelExclude = corev1.LabelNodeExcludeBalancers
+
+	// AnnotationShields lists those of the three that the node's agent wrote, separated by commas.
 	AnnotationShields = "kubebaton.io/shields"
 )
 
-func shieldKeys() []string { return []string{AnnotationScaleDownDisabled, AnnotationDoNotDisrupt} }
+func shieldKeys() []string {
+	return []string{AnnotationScaleDownDisabled, AnnotationDoNotDisrupt, LabelExclude}
+}
 
 // removalTaints are those of controllers that have decided to remove the node.
 func removalTaints() []string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,33 +13,45 @@ import (
 
 // What a drain does with a pod.
 const (
-	DecisionIgnore      = "ignore"       // it belongs to the node, or is over: it is not in the way
-	DecisionEvict       = "evict"        // it is evicted and its end awaited
-	DecisionRideThrough = "ride-through" // it stays and comes back with the node
-	DecisionWait        = "wait"         // its end is awaited, nothing is done to it
-	DecisionBlock       = "block"        // the node may not be drained while it is here
+	DecisionIgnore      = "ignore"      // it belongs to the node, or is over: it is not in the way
+	DecisionEvict       = DoEvict       // it is evicted and its end awaited
+	DecisionRideThrough = DoRideThrough // it stays and comes back with the node
+	DecisionWait        = DoWait        // its end, or the time until it may be evicted, is awaited
+	DecisionBlock       = DoBlock       // the node may not be drained while it is here
 )
 
-// Values of [DrainSettings.UnmanagedPods]: what becomes of a pod without a controller, which nobody re-creates.
+// Reasons of a [PodPlan] and of a [DrainView]; those that hold a node up are words of Baton's closed set of reasons.
 const (
-	UnmanagedBlock       = "block"
-	UnmanagedWait        = "wait"
-	UnmanagedRideThrough = "ride-through"
-	UnmanagedDelete      = "delete"
-)
-
-// Reasons of a [PodPlan] and of a [DrainView]; the second kind are words of Baton's closed set of reasons.
-const (
-	ReasonDaemonSet  = "daemonset"
-	ReasonMirror     = "mirror"
-	ReasonFinished   = "finished"
-	ReasonController = "controller"
+	ReasonDaemonSet   = "daemonset"
+	ReasonMirror      = "mirror"
+	ReasonFinished    = "finished"
+	ReasonController  = "controller"
+	ReasonLocalVolume = "local-volume"
+	ReasonEmptyDir    = "empty-dir"
+	ReasonJob         = "job"
+	ReasonRule        = "rule" // the configuration says so for this pod
+	ReasonAge         = "age"  // it has not run for long enough
+	ReasonMode        = "mode" // the mode of the drain leaves it on the node
 
 	ReasonTerminating   = "terminating"    // it was asked to end; in a DrainView: and has not within its grace period
 	ReasonUnmanagedPod  = "unmanaged-pod"  // it has no controller
+	ReasonPodAnnotation = "pod-annotation" // an annotation of its own says so
 	ReasonBudget        = "pdb"            // its disruption budget does not allow its eviction now
 	ReasonOtherRebooter = "other-rebooter" // a pod of this node reboots it too
 	ReasonEviction      = "eviction"       // the API server refuses its eviction for another reason
+	ReasonLoadBalancer  = "load-balancer"  // load balancers are given time to leave the node
+	ReasonVolumes       = "volumes"        // volumes of pods that have ended are still on the node
+)
+
+// What the users of a pod will feel. What depends on pods of other nodes is said only when those are known.
+const (
+	ImpactNone     = "none"      // nothing: it is not touched
+	ImpactMoved    = "moved"     // it is re-created elsewhere; others may serve meanwhile, or not: that is not known
+	ImpactServed   = "served"    // it is re-created elsewhere or away with the node, and others of its kind are ready
+	ImpactOutage   = "outage"    // it is re-created elsewhere, and no other of its kind is ready until then
+	ImpactDowntime = "downtime"  // it is away as long as the node, and comes back with it
+	ImpactLost     = "lost"      // it ends for good
+	ImpactUntilEnd = "until-end" // nothing: its own end is awaited
 )
 
 // Tiers of a drain: the next one begins when nothing of the one before is in the way.
@@ -50,66 +63,77 @@ const (
 // systemCritical is the lowest priority of the system-critical classes; users cannot define any above 1e9.
 const systemCritical = 2_000_000_000
 
-const kindDaemonSet = "DaemonSet"
+const (
+	kindDaemonSet = "DaemonSet"
+	kindJob       = "Job"
+)
 
-// PodPlan says what a drain would do with a pod, and why.
+// PodPlan says what a drain would do with a pod, why, and what its users will feel.
 type PodPlan struct {
 	Namespace, Name, UID string
 	Owner                string // "ReplicaSet/web-6d4cf": its controller; "" none
 	Tier                 int
 	Decision             string
-	Reason               string // a word
-	Message              string // a sentence for people
+	Reason               string    // a word
+	Message              string    // a sentence for people
+	Impact               string    // a word
+	Until                time.Time // of a wait that ends by itself in an eviction; zero for none
+
+	grace time.Duration // its own grace period
 }
 
-// verdict is a filter's answer.
-type verdict struct{ decision, reason, message string }
-
-// filter decides about a pod, or leaves it to those after it.
-type filter func(*corev1.Pod, DrainSettings) (verdict, bool)
-
-// filters are asked in this order; the first that decides ends it.
-func filters() []filter {
-	return []filter{
-		// What is over needs no end, even if it belongs to somebody.
-		finished,
-		// What belongs to the node: it stays through a drain, and would only be re-created here.
-		mirror,
-		daemonSet,
-		// What ends already is not asked again, but must have ended.
-		terminating,
-		// Controllers re-create what is evicted, elsewhere.
-		controlled,
-		// All others nobody re-creates.
-		unmanaged,
-	}
+// DrainPlan says what a drain would do with every pod of a node.
+type DrainPlan struct {
+	Pods []PodPlan // by namespace and name
+	// Stay tells that pods are left on the node which a drain would else move; Mode says why, or why not. It is empty under
+	// [ModeAlways].
+	Stay bool
+	Mode string
 }
 
-// plan decides about every pod, sorted by namespace and name. It reads nothing but its arguments.
-func plan(pods []*corev1.Pod, s DrainSettings) []PodPlan {
-	order := filters()
-	plans := make([]PodPlan, 0, len(pods))
-	for _, p := range pods {
-		plans = append(plans, planPod(p, s, order))
+// Plan decides about every pod of a node. It reads nothing but its arguments.
+func Plan(pods []*corev1.Pod, p Policy, f Facts) DrainPlan {
+	stay, why := staying(pods, p, f)
+	n := DrainPlan{Pods: make([]PodPlan, 0, len(pods)), Stay: stay, Mode: why}
+	for _, pod := range pods {
+		n.Pods = append(n.Pods, planPod(pod, p, f, n))
 	}
-	slices.SortFunc(plans, func(a, b PodPlan) int {
+	slices.SortFunc(n.Pods, func(a, b PodPlan) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	return plans
+	return n
 }
 
-func planPod(p *corev1.Pod, s DrainSettings, order []filter) PodPlan {
-	pp := PodPlan{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Tier: tier(p)}
-	if owner := metav1.GetControllerOf(p); owner != nil {
+// planPod decides about one pod of a node whose mode is decided.
+func planPod(pod *corev1.Pod, p Policy, f Facts, n DrainPlan) PodPlan {
+	pp := PodPlan{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Tier: tier(pod)}
+	if owner := metav1.GetControllerOf(pod); owner != nil {
 		pp.Owner = owner.Kind + "/" + owner.Name
 	}
-	for _, f := range order {
-		if v, ok := f(p, s); ok {
-			pp.Decision, pp.Reason, pp.Message = v.decision, v.reason, v.message
-			break
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		pp.grace = time.Duration(*s) * time.Second
+	}
+	v := judge(pod, p, f)
+	switch {
+	case v.decision != DecisionEvict:
+	case n.Stay && !v.told() && lostByReboot(pod, f) == "":
+		v = verdict{decision: DecisionRideThrough, reason: ReasonMode, message: n.Mode}
+	default:
+		v = ripens(pod, v, p, f)
+	}
+	pp.Decision, pp.Reason, pp.Message, pp.Until = v.decision, v.reason, v.message, v.until
+	pp.Impact = impact(pod, v.decision, f)
+	return pp
+}
+
+// judge is the answer of the first filter that decides about the pod.
+func judge(pod *corev1.Pod, p Policy, f Facts) verdict {
+	for _, decide := range filters() {
+		if v, ok := decide(pod, p, f); ok {
+			return v
 		}
 	}
-	return pp
+	return verdict{}
 }
 
 func tier(p *corev1.Pod) int {
@@ -121,54 +145,238 @@ func tier(p *corev1.Pod) int {
 	return TierOrdinary
 }
 
-func finished(p *corev1.Pod, _ DrainSettings) (verdict, bool) {
-	over := p.DeletionTimestamp == nil && (p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed)
-	return verdict{DecisionIgnore, ReasonFinished, "it has run to its end"}, over
+// verdict is a filter's answer.
+type verdict struct {
+	decision, reason, message string
+	until                     time.Time
 }
 
-func mirror(p *corev1.Pod, _ DrainSettings) (verdict, bool) {
+// told tells that somebody who knows the pod has said what becomes of it.
+func (v verdict) told() bool { return v.reason == ReasonRule || v.reason == ReasonPodAnnotation }
+
+// filter decides about a pod, or leaves it to those after it.
+type filter func(*corev1.Pod, Policy, Facts) (verdict, bool)
+
+// filters are asked in this order; the first that decides ends it.
+func filters() []filter {
+	return []filter{
+		// What is over needs no end, even if it belongs to somebody.
+		finished,
+		// What belongs to the node: it stays through a drain, and would only be re-created here.
+		mirror,
+		daemonSet,
+		// What ends already is not asked again, but must have ended.
+		terminating,
+		// Those who know the pod say what becomes of it: its owner, then the cluster's operator.
+		annotated,
+		ruled,
+		// Its owner told other tools not to disturb it.
+		untouchable,
+		// What is lost with the pod, gravest first.
+		unmanaged,
+		localVolume,
+		job,
+		emptyDir,
+		// Controllers re-create what is evicted, elsewhere.
+		controlled,
+	}
+}
+
+func finished(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
+	over := p.DeletionTimestamp == nil && (p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed)
+	return verdict{decision: DecisionIgnore, reason: ReasonFinished, message: "it has run to its end"}, over
+}
+
+func mirror(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
 	_, ok := p.Annotations[corev1.MirrorPodAnnotationKey]
-	return verdict{DecisionIgnore, ReasonMirror, "the kubelet runs it from a file of this node"}, ok
+	return verdict{decision: DecisionIgnore, reason: ReasonMirror, message: "the kubelet runs it from a file of this node"}, ok
 }
 
 // daemonSet goes by the kind alone: whatever its API group, such a controller puts the pod back on the same node.
-func daemonSet(p *corev1.Pod, _ DrainSettings) (verdict, bool) {
+func daemonSet(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
 	owner := metav1.GetControllerOf(p)
-	return verdict{DecisionIgnore, ReasonDaemonSet, "a DaemonSet keeps it on this node"}, owner != nil && owner.Kind == kindDaemonSet
+	return verdict{decision: DecisionIgnore, reason: ReasonDaemonSet, message: "a DaemonSet keeps it on this node"},
+		owner != nil && owner.Kind == kindDaemonSet
 }
 
-func terminating(p *corev1.Pod, _ DrainSettings) (verdict, bool) {
-	return verdict{DecisionWait, ReasonTerminating, "it is ending already"}, p.DeletionTimestamp != nil
+func terminating(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
+	message := "it is ending already"
+	if len(p.Finalizers) > 0 {
+		message += ": its finalizers are " + list(p.Finalizers)
+	}
+	return verdict{decision: DecisionWait, reason: ReasonTerminating, message: message}, p.DeletionTimestamp != nil
 }
 
-func controlled(p *corev1.Pod, _ DrainSettings) (verdict, bool) {
-	owner := metav1.GetControllerOf(p)
-	if owner == nil {
+// annotated is the word of the pod's owner to Baton.
+func annotated(p *corev1.Pod, _ Policy, f Facts) (verdict, bool) {
+	do, ok := p.Annotations[AnnotationEviction]
+	return as(p, f, do, ReasonPodAnnotation, "its annotation "+AnnotationEviction+" says "+do), ok
+}
+
+func ruled(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
+	i := slices.IndexFunc(pol.Rules, func(r Rule) bool { return r.matches(p.Namespace, p.Labels) })
+	if i < 0 {
 		return verdict{}, false
 	}
-	return verdict{DecisionEvict, ReasonController, fmt.Sprintf("%s %s re-creates it elsewhere", owner.Kind, owner.Name)}, true
+	return as(p, f, pol.Rules[i].Do, ReasonRule, "a rule of the configuration says "+pol.Rules[i].Do), true
 }
 
-// unmanaged decides by the setting. A value that is not known blocks, as that loses nothing.
-func unmanaged(p *corev1.Pod, s DrainSettings) (verdict, bool) {
-	const alone = "it has no controller: "
-	v := verdict{decision: DecisionBlock, reason: ReasonUnmanagedPod, message: alone + "an eviction would delete it for good"}
-	switch s.UnmanagedPods {
-	case UnmanagedWait:
-		v.decision, v.message = DecisionWait, alone+"its end is awaited"
-	case UnmanagedDelete:
-		v.decision, v.message = DecisionEvict, alone+"it is deleted for good, as the setting says"
-	case UnmanagedRideThrough:
-		v.decision, v.message = DecisionRideThrough, alone+"it comes back with the node"
-		if why := lostByReboot(p); why != "" {
-			v.decision, v.message = DecisionBlock, alone+"it cannot ride through, as "+why
-		}
+// untouchable is the word of the pod's owner to other tools.
+func untouchable(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
+	key := ""
+	switch {
+	case p.Annotations[annotationSafeToEvict] == "false":
+		key = annotationSafeToEvict + `: "false"`
+	case p.Annotations[AnnotationDoNotDisrupt] == "true":
+		key = AnnotationDoNotDisrupt + `: "true"`
+	}
+	return as(p, f, cmp.Or(pol.Annotated, DoBlock), ReasonPodAnnotation, "it says "+key), key != ""
+}
+
+// unmanaged is for what nobody re-creates.
+func unmanaged(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
+	message := map[string]string{
+		DoBlock: "an eviction would delete it for good", DoWait: "its end is awaited", DoRideThrough: "it comes back with the node",
+		DoEvict: "it is deleted for good, as the setting says",
+	}
+	do := known(cmp.Or(pol.Unmanaged, DoBlock))
+	v := as(p, f, do, ReasonUnmanagedPod, "it has no controller")
+	if v.decision == do {
+		v.message += ": " + message[do]
+	}
+	return v, metav1.GetControllerOf(p) == nil
+}
+
+func localVolume(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
+	do := cmp.Or(pol.LocalVolumes, DoEvict)
+	if why, ok := f.Unread[string(p.UID)]; ok && do != DoEvict {
+		return as(p, f, do, ReasonLocalVolume, "a volume may bind it to this node: "+why), true
+	}
+	volume, ok := f.Bound[string(p.UID)]
+	return as(p, f, do, ReasonLocalVolume, "its volume "+volume+" binds it to this node"), ok
+}
+
+func job(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
+	owner := metav1.GetControllerOf(p)
+	if owner == nil || owner.Kind != kindJob {
+		return verdict{}, false
+	}
+	v := as(p, f, cmp.Or(pol.Jobs, DoEvict), ReasonJob, "it belongs to Job "+owner.Name)
+	if v.decision != DecisionWait || pol.JobsFor == 0 {
+		return v, true
+	}
+	v.until = f.Begun.Add(pol.JobsFor)
+	if !f.Begun.IsZero() && !f.Now.Before(v.until) {
+		v = verdict{decision: DecisionEvict, reason: ReasonJob, message: v.message + fmt.Sprintf(", which was awaited for %s", pol.JobsFor)}
 	}
 	return v, true
 }
 
+// emptyDir looks for data on disk: what lies in memory is a cache, or gone with any restart of its container.
+func emptyDir(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
+	if pol.EmptyDir == "" || pol.EmptyDir == DoEvict {
+		return verdict{}, false
+	}
+	for _, v := range p.Spec.Volumes {
+		if v.EmptyDir != nil && v.EmptyDir.Medium != corev1.StorageMediumMemory {
+			return as(p, f, pol.EmptyDir, ReasonEmptyDir, "it keeps data in the emptyDir "+v.Name), true
+		}
+	}
+	return verdict{}, false
+}
+
+func controlled(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
+	owner := metav1.GetControllerOf(p)
+	return verdict{decision: DecisionEvict, reason: ReasonController, message: fmt.Sprintf("%s %s re-creates it elsewhere", owner.Kind, owner.Name)}, true
+}
+
+func known(do string) string {
+	if slices.Contains([]string{DoEvict, DoWait, DoRideThrough, DoBlock}, do) {
+		return do
+	}
+	return DoBlock
+}
+
+// as is what a policy wants, as far as the pod can bear it.
+func as(p *corev1.Pod, f Facts, do, reason, message string) verdict {
+	decision := known(do) // the words are the same
+	if why := lostByReboot(p, f); decision == DecisionRideThrough && why != "" {
+		decision, message = DecisionBlock, message+": it cannot ride through, as "+why
+	}
+	return verdict{decision: decision, reason: reason, message: message}
+}
+
+// ripens keeps a pod from being evicted before it is old enough.
+func ripens(p *corev1.Pod, v verdict, pol Policy, f Facts) verdict {
+	start := p.CreationTimestamp.Time
+	if p.Status.StartTime != nil {
+		start = p.Status.StartTime.Time
+	}
+	until := start.Add(pol.MinAge)
+	if pol.MinAge == 0 || start.IsZero() || !f.Now.Before(until) {
+		return v
+	}
+	return verdict{decision: DecisionWait, reason: ReasonAge, message: fmt.Sprintf("it has not run for %s yet", pol.MinAge), until: until}
+}
+
+// impact is what the pod's users will feel.
+func impact(p *corev1.Pod, decision string, f Facts) string {
+	alone := ImpactOutage // when no other of its kind is ready
+	switch decision {
+	case DecisionIgnore, DecisionBlock:
+		return ImpactNone
+	case DecisionWait:
+		return ImpactUntilEnd
+	case DecisionRideThrough:
+		alone = ImpactDowntime
+	}
+	owner := metav1.GetControllerOf(p)
+	_, bound := f.Bound[string(p.UID)]
+	switch {
+	case owner == nil && decision == DecisionEvict:
+		return ImpactLost
+	case owner == nil || bound || pinned(p):
+		return ImpactDowntime
+	}
+	elsewhere, ok := f.Elsewhere[string(owner.UID)]
+	switch {
+	case elsewhere > 0:
+		return ImpactServed
+	case !ok && decision == DecisionEvict:
+		return ImpactMoved
+	}
+	return alone
+}
+
+// pinned tells whether the pod's own words bind it to one node: its name, by selector or as the only term of its affinity.
+func pinned(p *corev1.Pod) bool {
+	if _, ok := p.Spec.NodeSelector[corev1.LabelHostname]; ok {
+		return true
+	}
+	a := p.Spec.Affinity
+	if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return false
+	}
+	terms := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	if len(terms) == 0 {
+		return false
+	}
+	for _, term := range terms {
+		one := func(r corev1.NodeSelectorRequirement) bool {
+			return r.Operator == corev1.NodeSelectorOpIn && len(r.Values) == 1 && (r.Key == corev1.LabelHostname || r.Key == metav1.ObjectNameField)
+		}
+		if !slices.ContainsFunc(term.MatchExpressions, one) && !slices.ContainsFunc(term.MatchFields, one) {
+			return false
+		}
+	}
+	return len(terms) == 1
+}
+
 // lostByReboot says why the pod would not come back after a reboot of its node; "" when it would.
-func lostByReboot(p *corev1.Pod) string {
+func lostByReboot(p *corev1.Pod, f Facts) string {
+	if f.Ends != "" {
+		return f.Ends
+	}
 	if policy := p.Spec.RestartPolicy; policy != corev1.RestartPolicyAlways && policy != "" {
 		return fmt.Sprintf("restartPolicy %s does not start it again", policy)
 	}

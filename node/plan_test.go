@@ -2,8 +2,10 @@ package node
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,131 +49,308 @@ func asksFor(name corev1.ResourceName) func(*corev1.Pod) {
 	}
 }
 
-func TestPlan(t *testing.T) {
+// noon is when the plans of these tests are made.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func annotatedWith(key, value string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Annotations = map[string]string{key: value} }
+}
+
+func says(do string) func(*corev1.Pod) { return annotatedWith(AnnotationEviction, do) }
+
+func startedAt(t time.Time) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { s := metav1.NewTime(t); p.Status.StartTime = &s }
+}
+
+func onDisk(medium corev1.StorageMedium) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: medium}}})
+	}
+}
+
+// planCase is one pod in one cluster; docs/drain.md shows them all.
+type planCase struct {
+	name   string
+	pod    *corev1.Pod
+	policy Policy
+	facts  Facts
+	want   PodPlan // Namespace, Name and UID left out
+}
+
+func web(edits ...func(*corev1.Pod)) *corev1.Pod {
+	return pod("a", append([]func(*corev1.Pod){ownedBy("ReplicaSet", "web")}, edits...)...)
+}
+
+// chapters are the cases by what they are about.
+func chapters() map[string][]planCase {
+	return map[string][]planCase{
+		"1 What is evicted":          evictedCases(),
+		"2 What is left alone":       leftAloneCases(),
+		"3 What nobody re-creates":   unmanagedCases(),
+		"4 What cannot ride through": ridingCases(),
+		"5 Data on the node":         dataCases(),
+		"6 Jobs, and young pods":     patientCases(),
+		"7 What its owner says":      ownersCases(),
+		"8 What the operator says":   rulesCases(),
+		"9 What comes last":          tierCases(),
+		"A The mode of the drain":    modeCases(),
+	}
+}
+
+func evictedCases() []planCase {
+	evict := func(impact string) PodPlan {
+		return PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet web re-creates it elsewhere", Impact: impact}
+	}
+	elsewhere := func(n int) Facts { return Facts{Elsewhere: map[string]int{"uid-web": n}} }
+	return []planCase{
+		{"a pod of a ReplicaSet is evicted", web(), Policy{}, Facts{}, evict(ImpactMoved)},
+		{"others of its kind are ready on other nodes: its users feel nothing", web(), Policy{}, elsewhere(2), evict(ImpactServed)},
+		{"none of its kind is ready elsewhere: its users wait for it", web(), Policy{}, elsewhere(0), evict(ImpactOutage)},
+		{"it may run on this node only: it is away as long as the node", web(func(p *corev1.Pod) {
+			p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "n1"}
+		}), Policy{}, elsewhere(2), evict(ImpactDowntime)},
+		{"the same, said by its affinity", web(func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"n1"}}}}},
+			}}}
+		}), Policy{}, elsewhere(2), evict(ImpactDowntime)},
+		{
+			"a pod of a controller that nobody has heard of is evicted", pod("a", ownedBy("GameServer", "doom")),
+			Policy{},
+			Facts{},
+			PodPlan{Owner: "GameServer/doom", Decision: DecisionEvict, Reason: ReasonController, Message: "GameServer doom re-creates it elsewhere", Impact: ImpactMoved},
+		},
+	}
+}
+
+func leftAloneCases() []planCase {
+	ignore := func(owner, reason, message string) PodPlan {
+		return PodPlan{Owner: owner, Decision: DecisionIgnore, Reason: reason, Message: message, Impact: ImpactNone}
+	}
+	wait := func(owner, message string) PodPlan {
+		return PodPlan{Owner: owner, Decision: DecisionWait, Reason: ReasonTerminating, Message: message, Impact: ImpactUntilEnd}
+	}
+	return []planCase{
+		{"a DaemonSet's pod stays", pod("a", ownedBy("DaemonSet", "proxy")), Policy{}, Facts{}, ignore("DaemonSet/proxy", ReasonDaemonSet, "a DaemonSet keeps it on this node")},
+		{"a DaemonSet's pod that ends is not waited for", pod("a", ownedBy("DaemonSet", "proxy"), ending), Policy{}, Facts{}, ignore("DaemonSet/proxy", ReasonDaemonSet, "a DaemonSet keeps it on this node")},
+		{"a mirror pod stays", pod("a", ownedBy("Node", "n1"), annotatedWith(corev1.MirrorPodAnnotationKey, "x")), Policy{}, Facts{}, ignore("Node/n1", ReasonMirror, "the kubelet runs it from a file of this node")},
+		{"a finished pod without a controller is no reason to block", pod("a", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }), Policy{}, Facts{}, ignore("", ReasonFinished, "it has run to its end")},
+		{
+			"a failed pod that is being deleted is awaited: its volumes and its successor wait for that too",
+			pod("a", ending, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }),
+			Policy{},
+			Facts{},
+			wait("", "it is ending already"),
+		},
+		{"the end of an ending pod is awaited without a second eviction", web(ending), Policy{}, Facts{}, wait("ReplicaSet/web", "it is ending already")},
+		{"an ending pod without a controller does not block: somebody has decided", pod("a", ending), Policy{}, Facts{}, wait("", "it is ending already")},
+		{
+			"what keeps an ending pod is named", web(ending, func(p *corev1.Pod) { p.Finalizers = []string{"example.com/backup"} }),
+			Policy{},
+			Facts{},
+			wait("ReplicaSet/web", "it is ending already: its finalizers are example.com/backup"),
+		},
+	}
+}
+
+func unmanagedCases() []planCase {
+	plan := func(decision, message, impact string) PodPlan {
+		return PodPlan{Decision: decision, Reason: ReasonUnmanagedPod, Message: message, Impact: impact}
+	}
+	block := plan(DecisionBlock, "it has no controller: an eviction would delete it for good", ImpactNone)
+	return []planCase{
+		{"a pod without a controller blocks", pod("a"), Policy{}, Facts{}, block},
+		{"an owner that is not its controller does not count", pod("a", ownedBy("ReplicaSet", "web"), func(p *corev1.Pod) { p.OwnerReferences[0].Controller = nil }), Policy{}, Facts{}, block},
+		{"a setting that is not known blocks", pod("a"), Policy{Unmanaged: "ride-thru"}, Facts{}, block},
+		{"under wait its end is awaited", pod("a"), Policy{Unmanaged: DoWait}, Facts{}, plan(DecisionWait, "it has no controller: its end is awaited", ImpactUntilEnd)},
+		{"under evict it is deleted for good", pod("a", asksFor("nvidia.com/gpu")), Policy{Unmanaged: DoEvict}, Facts{}, plan(DecisionEvict, "it has no controller: it is deleted for good, as the setting says", ImpactLost)},
+		{"under ride-through it stays", pod("a"), Policy{Unmanaged: DoRideThrough}, Facts{}, plan(DecisionRideThrough, "it has no controller: it comes back with the node", ImpactDowntime)},
+		{"huge pages ride through", pod("a", asksFor("hugepages-2Mi")), Policy{Unmanaged: DoRideThrough}, Facts{}, plan(DecisionRideThrough, "it has no controller: it comes back with the node", ImpactDowntime)},
+	}
+}
+
+func ridingCases() []planCase {
 	never := corev1.ContainerRestartPolicyNever
-	for _, tc := range []struct {
-		name      string
-		pod       *corev1.Pod
-		unmanaged string
-		want      PodPlan // Namespace, Name and UID left out
-	}{
+	block := func(why string) PodPlan {
+		return PodPlan{
+			Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Impact: ImpactNone,
+			Message: "it has no controller: it cannot ride through, as " + why,
+		}
+	}
+	ride := Policy{Unmanaged: DoRideThrough}
+	return []planCase{
+		{"a GPU does not ride through", pod("a", asksFor("nvidia.com/gpu")), ride, Facts{}, block("it holds nvidia.com/gpu, which the kubelet rejects while the device plugin is not up yet")},
+		{"nor does a GPU of an init container", pod("a", func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "i", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"amd.com/gpu": resource.MustParse("2")}}}}
+		}), ride, Facts{}, block("it holds amd.com/gpu, which the kubelet rejects while the device plugin is not up yet")},
+		{"nor a resource claim", pod("a", func(p *corev1.Pod) { p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}} }), ride, Facts{}, block("it holds a device through a resource claim")},
+		{"nor restartPolicy OnFailure", pod("a", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure }), ride, Facts{}, block("restartPolicy OnFailure does not start it again")},
+		{"nor a container's own restartPolicy Never", pod("a", func(p *corev1.Pod) { p.Spec.Containers[0].RestartPolicy = &never }), ride, Facts{}, block("restartPolicy Never of container main does not start it again")},
+	}
+}
+
+func dataCases() []planCase {
+	local := Facts{Bound: map[string]string{"uid-a": "pv-7"}, Elsewhere: map[string]int{"uid-db": 2}}
+	unread := Facts{Unread: map[string]string{"uid-a": `getting claim "data": forbidden`}}
+	db := func(edits ...func(*corev1.Pod)) *corev1.Pod {
+		return pod("a", append([]func(*corev1.Pod){ownedBy("StatefulSet", "db")}, edits...)...)
+	}
+	plan := func(decision, reason, message, impact string) PodPlan {
+		return PodPlan{Owner: "StatefulSet/db", Decision: decision, Reason: reason, Message: message, Impact: impact}
+	}
+	const binds, keeps = "its volume pv-7 binds it to this node", "it keeps data in the emptyDir data"
+	return []planCase{
+		{"a pod whose volume lies on this node is evicted, ends in its own time, and comes back with the node", db(), Policy{}, local, plan(DecisionEvict, ReasonLocalVolume, binds, ImpactDowntime)},
+		{"unless the setting says that it rides through", db(), Policy{LocalVolumes: DoRideThrough}, local, plan(DecisionRideThrough, ReasonLocalVolume, binds, ImpactDowntime)},
+		{"or blocks", db(), Policy{LocalVolumes: DoBlock}, local, plan(DecisionBlock, ReasonLocalVolume, binds, ImpactNone)},
+		{"nobody knows whether a volume lies on this node: it is evicted", db(), Policy{}, unread, plan(DecisionEvict, ReasonController, "StatefulSet db re-creates it elsewhere", ImpactMoved)},
+		{"unless the setting wants care", db(), Policy{LocalVolumes: DoBlock}, unread, plan(DecisionBlock, ReasonLocalVolume, "a volume may bind it to this node: getting claim \"data\": forbidden", ImpactNone)},
+		{"data in an emptyDir ends with its pod", db(onDisk("")), Policy{}, Facts{}, plan(DecisionEvict, ReasonController, "StatefulSet db re-creates it elsewhere", ImpactMoved)},
+		{"unless the setting says that it rides through", db(onDisk("")), Policy{EmptyDir: DoRideThrough}, Facts{}, plan(DecisionRideThrough, ReasonEmptyDir, keeps, ImpactDowntime)},
+		{"or blocks", db(onDisk("")), Policy{EmptyDir: DoBlock}, Facts{}, plan(DecisionBlock, ReasonEmptyDir, keeps, ImpactNone)},
+		{"an emptyDir in memory is no data", db(onDisk(corev1.StorageMediumMemory)), Policy{EmptyDir: DoBlock}, Facts{}, plan(DecisionEvict, ReasonController, "StatefulSet db re-creates it elsewhere", ImpactMoved)},
+	}
+}
+
+func patientCases() []planCase {
+	task := pod("a", ownedBy("Job", "report"))
+	plan := func(decision, reason, message, impact string, until time.Time) PodPlan {
+		return PodPlan{Owner: "Job/report", Decision: decision, Reason: reason, Message: message, Impact: impact, Until: until}
+	}
+	const is = "it belongs to Job report"
+	begun := func(ago time.Duration) Facts { return Facts{Now: noon, Begun: noon.Add(-ago)} }
+	young := func(decision, reason, message, impact string, until time.Time) PodPlan {
+		return PodPlan{Owner: "ReplicaSet/web", Decision: decision, Reason: reason, Message: message, Impact: impact, Until: until}
+	}
+	return []planCase{
+		{"a pod of a Job is evicted, and its Job starts another", task, Policy{}, Facts{}, plan(DecisionEvict, ReasonJob, is, ImpactMoved, time.Time{})},
+		{"under wait its end is awaited", task, Policy{Jobs: DoWait}, begun(time.Hour), plan(DecisionWait, ReasonJob, is, ImpactUntilEnd, time.Time{})},
+		{"for as long as the setting says", task, Policy{Jobs: DoWait, JobsFor: 10 * time.Minute}, begun(9 * time.Minute), plan(DecisionWait, ReasonJob, is, ImpactUntilEnd, noon.Add(time.Minute))},
+		{"and then it is evicted", task, Policy{Jobs: DoWait, JobsFor: 10 * time.Minute}, begun(10 * time.Minute), plan(DecisionEvict, ReasonJob, is+", which was awaited for 10m0s", ImpactMoved, time.Time{})},
 		{
-			"a pod of a ReplicaSet is evicted", pod("a", ownedBy("ReplicaSet", "web")), "",
-			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet web re-creates it elsewhere"},
+			"a Job's pod does not ride through", pod("a", ownedBy("Job", "report"), func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever }),
+			Policy{Jobs: DoRideThrough},
+			Facts{},
+			plan(DecisionBlock, ReasonJob, is+": it cannot ride through, as restartPolicy Never does not start it again", ImpactNone, time.Time{}),
 		},
 		{
-			"a pod of a controller that nobody has heard of is evicted", pod("a", ownedBy("GameServer", "doom")), UnmanagedBlock,
-			PodPlan{Owner: "GameServer/doom", Decision: DecisionEvict, Reason: ReasonController, Message: "GameServer doom re-creates it elsewhere"},
+			"a pod that has just started is left alone until it is old enough", web(startedAt(noon.Add(-time.Minute))),
+			Policy{MinAge: 5 * time.Minute},
+			Facts{Now: noon},
+			young(DecisionWait, ReasonAge, "it has not run for 5m0s yet", ImpactUntilEnd, noon.Add(4*time.Minute)),
 		},
 		{
-			"an owner that is not its controller does not count", pod("a", ownedBy("ReplicaSet", "web"), func(p *corev1.Pod) {
-				p.OwnerReferences[0].Controller = nil
-			}), "",
-			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: an eviction would delete it for good"},
+			"and then evicted", web(startedAt(noon.Add(-5 * time.Minute))),
+			Policy{MinAge: 5 * time.Minute},
+			Facts{Now: noon},
+			young(DecisionEvict, ReasonController, "ReplicaSet web re-creates it elsewhere", ImpactMoved, time.Time{}),
+		},
+	}
+}
+
+func ownersCases() []planCase {
+	plan := func(owner, decision, message, impact string) PodPlan {
+		return PodPlan{Owner: owner, Decision: decision, Reason: ReasonPodAnnotation, Message: message, Impact: impact}
+	}
+	const key = "its annotation kubebaton.io/eviction says "
+	return []planCase{
+		{"a pod may say that it rides through", web(says(DoRideThrough)), Policy{}, Facts{}, plan("ReplicaSet/web", DecisionRideThrough, key+"ride-through", ImpactDowntime)},
+		{"or that its end is to be awaited", web(says(DoWait)), Policy{}, Facts{}, plan("ReplicaSet/web", DecisionWait, key+"wait", ImpactUntilEnd)},
+		{"or that it blocks", web(says(DoBlock)), Policy{}, Facts{}, plan("ReplicaSet/web", DecisionBlock, key+"block", ImpactNone)},
+		{"a pod without a controller may say that it may be lost", pod("a", says(DoEvict)), Policy{}, Facts{}, plan("", DecisionEvict, key+"evict", ImpactLost)},
+		{"a word that is not known blocks", web(says("never")), Policy{}, Facts{}, plan("ReplicaSet/web", DecisionBlock, key+"never", ImpactNone)},
+		{"what it says to cluster-autoscaler counts", web(annotatedWith(annotationSafeToEvict, "false")), Policy{}, Facts{}, plan("ReplicaSet/web", DecisionBlock, `it says cluster-autoscaler.kubernetes.io/safe-to-evict: "false"`, ImpactNone)},
+		{"and what it says to Karpenter", web(annotatedWith(AnnotationDoNotDisrupt, "true")), Policy{}, Facts{}, plan("ReplicaSet/web", DecisionBlock, `it says karpenter.sh/do-not-disrupt: "true"`, ImpactNone)},
+		{"unless the setting says otherwise", web(annotatedWith(AnnotationDoNotDisrupt, "true")), Policy{Annotated: DoEvict}, Facts{}, plan("ReplicaSet/web", DecisionEvict, `it says karpenter.sh/do-not-disrupt: "true"`, ImpactMoved)},
+	}
+}
+
+func rulesCases() []planCase {
+	gpu := Rule{Namespaces: []string{"ml", "shop"}, Match: func(l map[string]string) bool { return l["train"] == "yes" }, Do: DoWait}
+	training := func(p *corev1.Pod) { p.Labels = map[string]string{"train": "yes"} }
+	moved := PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet web re-creates it elsewhere", Impact: ImpactMoved}
+	return []planCase{
+		{
+			"a rule by namespace and label decides", web(training),
+			Policy{Rules: []Rule{gpu}},
+			Facts{},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionWait, Reason: ReasonRule, Message: "a rule of the configuration says wait", Impact: ImpactUntilEnd},
+		},
+		{"a pod with other labels is none of its", web(), Policy{Rules: []Rule{gpu}}, Facts{}, moved},
+		{"a pod of another namespace is none of its", web(training, func(p *corev1.Pod) { p.Namespace = "bank" }), Policy{Rules: []Rule{gpu}}, Facts{}, moved},
+		{
+			"the first rule that matches decides", web(training),
+			Policy{Rules: []Rule{{Do: DoBlock}, gpu}},
+			Facts{},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionBlock, Reason: ReasonRule, Message: "a rule of the configuration says block", Impact: ImpactNone},
 		},
 		{
-			"a DaemonSet's pod stays", pod("a", ownedBy("DaemonSet", "proxy")), "",
-			PodPlan{Owner: "DaemonSet/proxy", Decision: DecisionIgnore, Reason: ReasonDaemonSet, Message: "a DaemonSet keeps it on this node"},
+			"the word of the pod's owner comes before it", web(training, says(DoRideThrough)),
+			Policy{Rules: []Rule{gpu}},
+			Facts{},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionRideThrough, Reason: ReasonPodAnnotation, Message: "its annotation kubebaton.io/eviction says ride-through", Impact: ImpactDowntime},
 		},
 		{
-			"a DaemonSet's pod that ends is not waited for", pod("a", ownedBy("DaemonSet", "proxy"), ending), "",
-			PodPlan{Owner: "DaemonSet/proxy", Decision: DecisionIgnore, Reason: ReasonDaemonSet, Message: "a DaemonSet keeps it on this node"},
+			"a rule saves a pod without a controller from blocking", pod("a"),
+			Policy{Rules: []Rule{{Namespaces: []string{"shop"}, Do: DoRideThrough}}},
+			Facts{},
+			PodPlan{Decision: DecisionRideThrough, Reason: ReasonRule, Message: "a rule of the configuration says ride-through", Impact: ImpactDowntime},
 		},
-		{
-			"a mirror pod stays", pod("a", ownedBy("Node", "n1"), func(p *corev1.Pod) {
-				p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
-			}), "",
-			PodPlan{Owner: "Node/n1", Decision: DecisionIgnore, Reason: ReasonMirror, Message: "the kubelet runs it from a file of this node"},
-		},
-		{
-			"a finished pod without a controller is no reason to block", pod("a", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }), "",
-			PodPlan{Decision: DecisionIgnore, Reason: ReasonFinished, Message: "it has run to its end"},
-		},
-		{
-			"a failed pod that is being deleted is awaited: its volumes and its successor wait for that too", pod("a", ending, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), "",
-			PodPlan{Decision: DecisionWait, Reason: ReasonTerminating, Message: "it is ending already"},
-		},
-		{
-			"the end of an ending pod is awaited without a second eviction", pod("a", ownedBy("ReplicaSet", "web"), ending), "",
-			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionWait, Reason: ReasonTerminating, Message: "it is ending already"},
-		},
-		{
-			"an ending pod without a controller does not block: somebody has decided", pod("a", ending), UnmanagedBlock,
-			PodPlan{Decision: DecisionWait, Reason: ReasonTerminating, Message: "it is ending already"},
-		},
-		{
-			"a setting that is not known blocks", pod("a"), "ride-thru",
-			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: an eviction would delete it for good"},
-		},
-		{
-			"under wait a pod without a controller is waited for", pod("a"), UnmanagedWait,
-			PodPlan{Decision: DecisionWait, Reason: ReasonUnmanagedPod, Message: "it has no controller: its end is awaited"},
-		},
-		{
-			"under delete a pod without a controller is evicted", pod("a", asksFor("nvidia.com/gpu")), UnmanagedDelete,
-			PodPlan{Decision: DecisionEvict, Reason: ReasonUnmanagedPod, Message: "it has no controller: it is deleted for good, as the setting says"},
-		},
-		{
-			"under ride-through a pod without a controller stays", pod("a"), UnmanagedRideThrough,
-			PodPlan{Decision: DecisionRideThrough, Reason: ReasonUnmanagedPod, Message: "it has no controller: it comes back with the node"},
-		},
-		{
-			"huge pages ride through", pod("a", asksFor("hugepages-2Mi")), UnmanagedRideThrough,
-			PodPlan{Decision: DecisionRideThrough, Reason: ReasonUnmanagedPod, Message: "it has no controller: it comes back with the node"},
-		},
-		{
-			"a GPU does not ride through", pod("a", asksFor("nvidia.com/gpu")), UnmanagedRideThrough,
-			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: it cannot ride through, as it holds nvidia.com/gpu, which the kubelet rejects while the device plugin is not up yet"},
-		},
-		{
-			"a GPU of an init container does not ride through", pod("a", func(p *corev1.Pod) {
-				p.Spec.InitContainers = []corev1.Container{{Name: "i", Resources: corev1.ResourceRequirements{
-					Requests: corev1.ResourceList{"amd.com/gpu": resource.MustParse("2")},
-				}}}
-			}), UnmanagedRideThrough,
-			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: it cannot ride through, as it holds amd.com/gpu, which the kubelet rejects while the device plugin is not up yet"},
-		},
-		{
-			"a resource claim does not ride through", pod("a", func(p *corev1.Pod) {
-				p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
-			}), UnmanagedRideThrough,
-			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: it cannot ride through, as it holds a device through a resource claim"},
-		},
-		{
-			"restartPolicy OnFailure does not ride through", pod("a", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure }), UnmanagedRideThrough,
-			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: it cannot ride through, as restartPolicy OnFailure does not start it again"},
-		},
-		{
-			"a container's own restartPolicy Never does not ride through", pod("a", func(p *corev1.Pod) { p.Spec.Containers[0].RestartPolicy = &never }), UnmanagedRideThrough,
-			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: it cannot ride through, as restartPolicy Never of container main does not start it again"},
-		},
-		{
-			"a pod with a system priority goes last", pod("a", ownedBy("ReplicaSet", "dns"), priority(2_000_000_000)), "",
-			PodPlan{Owner: "ReplicaSet/dns", Tier: TierCritical, Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet dns re-creates it elsewhere"},
-		},
-		{
-			"the highest priority of users is ordinary", pod("a", ownedBy("ReplicaSet", "db"), priority(1_000_000_000)), "",
-			PodPlan{Owner: "ReplicaSet/db", Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet db re-creates it elsewhere"},
-		},
-		{
-			"a pod of class system-cluster-critical goes last", pod("a", ownedBy("ReplicaSet", "dns"), func(p *corev1.Pod) {
-				p.Spec.PriorityClassName = "system-cluster-critical"
-			}), "",
-			PodPlan{Owner: "ReplicaSet/dns", Tier: TierCritical, Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet dns re-creates it elsewhere"},
-		},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			tc.want.Namespace, tc.want.Name, tc.want.UID = "shop", "a", "uid-a"
-			got := plan([]*corev1.Pod{tc.pod}, DrainSettings{UnmanagedPods: tc.unmanaged})
-			if diff := cmp.Diff([]PodPlan{tc.want}, got); diff != "" {
-				t.Error(diff)
-			}
-		})
+		{"a DaemonSet's pod is left alone whatever rules say", pod("a", ownedBy("DaemonSet", "proxy")), Policy{Rules: []Rule{{Do: DoEvict}}}, Facts{}, PodPlan{
+			Owner: "DaemonSet/proxy", Decision: DecisionIgnore, Reason: ReasonDaemonSet, Message: "a DaemonSet keeps it on this node", Impact: ImpactNone,
+		}},
+	}
+}
+
+func tierCases() []planCase {
+	plan := func(name string, tier int) PodPlan {
+		return PodPlan{Owner: "ReplicaSet/" + name, Tier: tier, Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet " + name + " re-creates it elsewhere", Impact: ImpactMoved}
+	}
+	return []planCase{
+		{"a pod with a system priority goes last", pod("a", ownedBy("ReplicaSet", "dns"), priority(2_000_000_000)), Policy{}, Facts{}, plan("dns", TierCritical)},
+		{"the highest priority of users is ordinary", pod("a", ownedBy("ReplicaSet", "db"), priority(1_000_000_000)), Policy{}, Facts{}, plan("db", TierOrdinary)},
+		{"a pod of class system-cluster-critical goes last", pod("a", ownedBy("ReplicaSet", "dns"), func(p *corev1.Pod) { p.Spec.PriorityClassName = "system-cluster-critical" }), Policy{}, Facts{}, plan("dns", TierCritical)},
+	}
+}
+
+func modeCases() []planCase {
+	const quick = "quick: expected back within 1m30s, half as much again as the worst of 3 downtimes, 1m0s; no pod is moved within 5m0s"
+	evicted := func(message string) PodPlan {
+		return PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonController, Message: message, Impact: ImpactServed}
+	}
+	stays := func(message, impact string) PodPlan {
+		return PodPlan{Owner: "ReplicaSet/web", Decision: DecisionRideThrough, Reason: ReasonMode, Message: message, Impact: impact}
+	}
+	elsewhere := "ReplicaSet web re-creates it elsewhere"
+	return []planCase{
+		{"always: a pod goes, however quick the node is", web(tolerating(300)), Policy{}, measured(), evicted(elsewhere)},
+		{"auto: it stays when the node is back before the cluster would move it, and others serve meanwhile", web(tolerating(300)), Policy{Mode: ModeAuto}, measured(), stays(quick, ImpactServed)},
+		{"auto: it goes when it would be moved before", web(tolerating(60)), Policy{Mode: ModeAuto}, measured(), evicted(elsewhere)},
+		{"auto: on the only node it stays", web(), Policy{Mode: ModeAuto}, Facts{Alone: true}, stays("there is no other node to go to", ImpactDowntime)},
+		{"never: it stays", web(), Policy{Mode: ModeNever}, Facts{}, stays("the mode of the drain is never", ImpactDowntime)},
+		{"never: what would not come back goes all the same", web(asksFor("nvidia.com/gpu")), Policy{Mode: ModeNever}, measured(), evicted(elsewhere)},
+		{"never: and so does a pod whose owner wants it", web(says(DoEvict)), Policy{Mode: ModeNever}, measured(), PodPlan{
+			Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonPodAnnotation, Message: "its annotation kubebaton.io/eviction says evict", Impact: ImpactServed,
+		}},
+		{"never: on a host whose kubelet ends pods at shutdown none comes back", web(), Policy{Mode: ModeNever}, measured(func(f *Facts) { f.Ends = "the kubelet ends every pod when the host shuts down (shutdownGracePeriod)" }), evicted(elsewhere)},
+	}
+}
+
+func TestPlan(t *testing.T) {
+	for chapter, cases := range chapters() {
+		for _, tc := range cases {
+			t.Run(chapter[2:]+": "+tc.name, func(t *testing.T) {
+				tc.want.Namespace, tc.want.Name, tc.want.UID = tc.pod.Namespace, "a", "uid-a"
+				if diff := cmp.Diff([]PodPlan{tc.want}, Plan([]*corev1.Pod{tc.pod}, tc.policy, tc.facts).Pods, cmpopts.IgnoreUnexported(PodPlan{})); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
 	}
 	t.Run("the plan is sorted by namespace and name", func(t *testing.T) {
 		pods := []*corev1.Pod{pod("b"), pod("a"), pod("z", func(p *corev1.Pod) { p.Namespace = "bank" })}
 		var got []string
-		for _, p := range plan(pods, DrainSettings{}) {
+		for _, p := range Plan(pods, Policy{}, Facts{}).Pods {
 			got = append(got, p.Namespace+"/"+p.Name)
 		}
 		if diff := cmp.Diff([]string{"bank/z", "shop/a", "shop/b"}, got); diff != "" {
@@ -181,15 +360,15 @@ func TestPlan(t *testing.T) {
 }
 
 func TestBlocked(t *testing.T) {
-	settings := DrainSettings{UnmanagedPods: UnmanagedRideThrough}
+	policy := Policy{Unmanaged: DoRideThrough}
 	t.Run("nothing blocks a node whose pods go or ride through", func(t *testing.T) {
-		reason, message := blocked(plan([]*corev1.Pod{pod("a"), pod("b", ownedBy("ReplicaSet", "web"))}, settings))
+		reason, message := blocked(Plan([]*corev1.Pod{pod("a"), pod("b", ownedBy("ReplicaSet", "web"))}, policy, Facts{}).Pods)
 		if reason != "" || message != "" {
 			t.Errorf("got %q, %q", reason, message)
 		}
 	})
 	t.Run("the pods that block are named, and why", func(t *testing.T) {
-		reason, message := blocked(plan([]*corev1.Pod{pod("a"), pod("b", asksFor("nvidia.com/gpu"))}, settings))
+		reason, message := blocked(Plan([]*corev1.Pod{pod("a"), pod("b", asksFor("nvidia.com/gpu"))}, policy, Facts{}).Pods)
 		want := "shop/b: it has no controller: it cannot ride through, as it holds nvidia.com/gpu, which the kubelet rejects while the device plugin is not up yet"
 		if reason != ReasonUnmanagedPod || message != want {
 			t.Errorf("got %q, %q", reason, message)

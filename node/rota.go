@@ -52,6 +52,7 @@ type group struct {
 type podState struct {
 	PodPlan
 	backoff
+	pod      *corev1.Pod
 	owner    string // key of its controller's group
 	budget   string // key of its budget's group, once known
 	ready    bool
@@ -67,8 +68,12 @@ func (p *podState) name() string { return p.Namespace + "/" + p.Name }
 // rota is the state of one run: it is told what was seen and answered, and says what to do next. It does no I/O and
 // reads no clock.
 type rota struct {
-	settings DrainSettings
-	limit    int // evictions in flight
+	policy Policy
+	facts  Facts
+	mode   DrainPlan // whether pods stay, decided once
+	begun  time.Time
+	hold   time.Time // no eviction before
+	limit  int       // evictions in flight
 
 	pods     map[string]*podState // by UID
 	groups   map[string]*group
@@ -80,13 +85,14 @@ type rota struct {
 
 	repliesBy time.Time // how long an empty node waits for replies
 	seen      bool
-	empty     bool // confirmed
+	empty     bool   // confirmed
+	left      string // volumes that are still on the empty node
 	confirmAt backoff
 }
 
 func newRota(s DrainSettings, limit int) *rota {
 	return &rota{
-		settings: s, limit: limit,
+		policy: s.Policy, begun: s.Begun, hold: s.Begun.Add(s.Wait), limit: limit,
 		pods: map[string]*podState{}, groups: map[string]*group{}, budgetOf: map[string]string{}, inFlight: map[string]*podState{},
 	}
 }
@@ -95,11 +101,15 @@ func inTheWay(p PodPlan) bool {
 	return p.Decision != DecisionIgnore && p.Decision != DecisionRideThrough
 }
 
-// observe takes the node's pods as they are now. A pod is the one with its UID: one of the same name is another.
-func (st *rota) observe(pods []*corev1.Pod, now time.Time) {
+// observe takes the node's pods as they are now, and what is known about them. A pod is the one with its UID: one of the same
+// name is another.
+func (st *rota) observe(pods []*corev1.Pod, f Facts, now time.Time) {
 	wasEmpty := st.seen && st.remaining() == 0
 	next := make(map[string]*podState, len(pods))
-	order := filters()
+	st.facts, st.facts.Now, st.facts.Begun = f, now, st.begun
+	if !st.seen {
+		st.mode.Stay, st.mode.Mode = staying(pods, st.policy, st.facts)
+	}
 	for _, pod := range pods {
 		p, known := st.pods[string(pod.UID)]
 		if !known {
@@ -111,7 +121,7 @@ func (st *rota) observe(pods []*corev1.Pod, now time.Time) {
 				p.refusal = "its controller puts it back on this node"
 			}
 		}
-		p.PodPlan = planPod(pod, st.settings, order)
+		p.pod, p.PodPlan = pod, st.planOf(pod)
 		p.ready = isReady(pod)
 		if pod.DeletionTimestamp != nil && p.stuckAt.IsZero() {
 			grace := time.Duration(0)
@@ -127,6 +137,8 @@ func (st *rota) observe(pods []*corev1.Pod, now time.Time) {
 		st.repliesBy = now.Add(lastReplies)
 	}
 }
+
+func (st *rota) planOf(p *corev1.Pod) PodPlan { return planPod(p, st.policy, st.facts, st.mode) }
 
 func ownerKey(p *corev1.Pod) string {
 	if owner := metav1.GetControllerOf(p); owner != nil {
@@ -176,13 +188,24 @@ func (st *rota) candidates() []*podState {
 	return c
 }
 
+// ripen decides anew about pods whose wait is over.
+func (st *rota) ripen(now time.Time) {
+	st.facts.Now = now
+	for _, p := range st.pods {
+		if !p.Until.IsZero() && !now.Before(p.Until) {
+			p.PodPlan = st.planOf(p.pod)
+		}
+	}
+}
+
 // start returns the pods to evict now and counts them as asked.
 func (st *rota) start(now time.Time) []PodPlan {
+	st.ripen(now)
 	limit := st.limit
 	if st.away != "" {
 		limit = 1
 	}
-	if now.Before(st.server.notBefore) {
+	if now.Before(st.server.notBefore) || now.Before(st.hold) {
 		return nil
 	}
 	var begin []PodPlan
@@ -260,15 +283,47 @@ func (st *rota) refusedByBudget(p *podState, a answer, now time.Time) {
 // confirmDue says that the watch shows an empty node, and that it is time to ask the API server whether it is. The watch
 // may be faster than the replies to the evictions: those are waited for, as they are counted, but not for long.
 func (st *rota) confirmDue(now time.Time) bool {
-	return st.seen && st.remaining() == 0 && !now.Before(st.confirmAt.notBefore) &&
+	return st.seen && st.remaining() == 0 && !now.Before(st.confirmAt.notBefore) && !now.Before(st.hold) &&
 		(len(st.inFlight) == 0 || !now.Before(st.repliesBy))
 }
 
-func (st *rota) confirmed(empty bool, now time.Time) {
-	st.empty = empty
-	if !empty {
+// confirmed takes the pods that the API server has named when it was asked, and tells whether none is in the way.
+func (st *rota) confirmed(pods []*corev1.Pod, err error, now time.Time) bool {
+	st.facts.Now = now
+	st.empty = err == nil && !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return inTheWay(st.planOf(p)) })
+	if !st.empty {
 		st.confirmAt.refused(now, 0)
 	}
+	return st.empty
+}
+
+// stays counts the pods that are left on the node and would not have to be.
+func (st *rota) stays() int {
+	n := 0
+	for _, p := range st.pods {
+		if p.Decision == DecisionRideThrough {
+			n++
+		}
+	}
+	return n
+}
+
+// summary says what was done with an empty node.
+func (st *rota) summary() string {
+	parts := []string{fmt.Sprintf("%d pods evicted", st.evicted)}
+	if st.evicted == 1 {
+		parts[0] = "1 pod evicted"
+	}
+	if n := st.stays(); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d stay", n))
+	}
+	if st.mode.Mode != "" {
+		parts = append(parts, st.mode.Mode)
+	}
+	if st.left != "" {
+		parts = append(parts, "still attached: "+st.left)
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (st *rota) remaining() int {
@@ -290,17 +345,19 @@ func (st *rota) wake(now time.Time) time.Duration {
 		}
 	}
 	for _, p := range st.candidates() {
-		times := []time.Time{p.notBefore, st.groupOf(p).notBefore, st.server.notBefore}
+		times := []time.Time{p.notBefore, st.groupOf(p).notBefore, st.server.notBefore, st.hold}
 		due(slices.MaxFunc(times, time.Time.Compare))
 	}
 	for _, p := range st.pods {
 		if inTheWay(p.PodPlan) {
 			due(p.stuckAt)
+			due(p.Until)
 		}
 	}
 	if st.seen && st.remaining() == 0 {
 		due(st.confirmAt.notBefore)
 		due(st.repliesBy)
+		due(st.hold)
 	}
 	return next.Sub(now)
 }
@@ -314,7 +371,18 @@ func (st *rota) view(now time.Time) DrainView {
 		sentences = append(sentences, h.sentence())
 	}
 	v.Message = cut(strings.Join(sentences, "; "), maxMessage)
+	switch {
+	case v.Empty:
+		v.Summary = st.summary()
+	case v.Remaining == 0 && now.Before(st.hold):
+		v.Reason, v.Message = ReasonLoadBalancer, leaving
+	}
 	return v
+}
+
+// detaching is the view of an empty node from which volumes are still taken off.
+func (st *rota) detaching(left string) DrainView {
+	return DrainView{Running: true, Evicted: st.evicted, Reason: ReasonVolumes, Message: cut("waits until these volumes are off the node: "+left, maxMessage)}
 }
 
 // holdup is a reason, what it says, and the pods it holds.
@@ -359,18 +427,32 @@ type holdupKey struct {
 func (st *rota) holdup(p *podState, now time.Time) holdupKey {
 	g := st.groupOf(p)
 	switch {
+	case p.Decision == DecisionEvict && now.Before(st.hold):
+		return holdupKey{2, ReasonLoadBalancer, leaving}
 	case p.Decision == DecisionEvict && !p.accepted && g.refusal != "":
 		return holdupKey{0, ReasonBudget, g.refusal}
 	case p.Decision == DecisionEvict && p.refusal != "":
 		return holdupKey{1, ReasonEviction, p.refusal}
 	case p.Decision == DecisionEvict && !p.accepted && st.away != "":
 		return holdupKey{1, ReasonEviction, st.away}
-	case p.Reason == ReasonUnmanagedPod && p.Decision != DecisionEvict:
-		return holdupKey{2, ReasonUnmanagedPod, p.Message}
 	case p.Reason == ReasonTerminating && !now.Before(p.stuckAt):
-		return holdupKey{3, ReasonTerminating, "has not ended within its grace period"}
+		return holdupKey{3, ReasonTerminating, stuck(p.pod)}
+	case p.Reason != ReasonTerminating && p.Decision != DecisionEvict:
+		return holdupKey{2, p.Reason, p.Message}
 	}
 	return holdupKey{rank: 4}
+}
+
+// leaving is why a drain waits before its first eviction.
+const leaving = "load balancers are given time to leave the node"
+
+// stuck says what may keep a pod that should have ended.
+func stuck(p *corev1.Pod) string {
+	const late = "has not ended within its grace period"
+	if len(p.Finalizers) > 0 {
+		return late + ": its finalizers are " + list(p.Finalizers)
+	}
+	return late
 }
 
 // list names the first few.

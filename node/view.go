@@ -31,7 +31,7 @@ type View struct {
 	Hold, Request, Acknowledge string // annotations of people; one that is there but empty reads "no reason given"
 
 	Shields string   // annotation kubebaton.io/shields; "" none
-	Bare    []string // keys that would keep other controllers from removing the node, and are not there
+	Bare    []string // keys by which other controllers would leave the node alone, and that are not there
 	Removal string   // the taint of a controller that removes the node; "" none
 }
 
@@ -55,7 +55,9 @@ func viewOf(n *corev1.Node) (View, error) {
 		Shields:         n.Annotations[AnnotationShields],
 	}
 	for _, key := range shieldKeys() {
-		if _, ok := n.Annotations[key]; !ok {
+		_, annotated := n.Annotations[key]
+		_, labelled := n.Labels[key]
+		if !annotated && !labelled {
 			v.Bare = append(v.Bare, key)
 		}
 	}

@@ -226,14 +226,15 @@ func (s *hostSeam) Reboot(ctx context.Context) error {
 // podSeam is the drainer, made when it is first needed: how it may act has to be asked, and a node on its way home
 // cannot ask yet.
 type podSeam struct {
-	make func(context.Context) (*node.Drainer, error)
+	make  func(context.Context) (*node.Drainer, error)
+	rules func(group string) node.DrainSettings // of the configuration in force
 
 	once chan struct{} // holds one token: the right to make d, or to look whether it is made
 	d    *node.Drainer
 }
 
-func newPodSeam(f func(context.Context) (*node.Drainer, error)) *podSeam {
-	s := &podSeam{make: f, once: make(chan struct{}, 1)}
+func newPodSeam(f func(context.Context) (*node.Drainer, error), rules func(string) node.DrainSettings) *podSeam {
+	s := &podSeam{make: f, rules: rules, once: make(chan struct{}, 1)}
 	s.once <- struct{}{}
 	return s
 }
@@ -255,12 +256,26 @@ func (s *podSeam) drainer(ctx context.Context) (*node.Drainer, error) {
 	return s.d, nil
 }
 
-func (s *podSeam) Look(ctx context.Context, ds agent.DrainSettings) (reason, message string, ready []string, err error) {
+func (s *podSeam) settings(ds agent.DrainSettings) node.DrainSettings {
+	out := s.rules(ds.Group)
+	out.Begun, out.Downtimes = ds.Begun, ds.Downtimes
+	if ds.Timeout > 0 {
+		out.Timeout = ds.Timeout
+	}
+	return out
+}
+
+func (s *podSeam) Look(ctx context.Context, ds agent.DrainSettings, preflight bool) (agent.Outlook, error) {
 	d, err := s.drainer(ctx)
 	if err != nil {
-		return "", "", nil, err
+		return agent.Outlook{}, err
 	}
-	return d.Look(ctx, node.DrainSettings(ds))
+	l, err := d.Look(ctx, s.settings(ds), preflight)
+	out := agent.Outlook{Reason: l.Reason, Message: l.Message, Ready: l.Ready}
+	for _, w := range l.Warnings {
+		out.Warnings = append(out.Warnings, w.Message)
+	}
+	return out, err
 }
 
 func (s *podSeam) Drain(ctx context.Context, ds agent.DrainSettings, progress func(agent.DrainView)) error {
@@ -268,7 +283,7 @@ func (s *podSeam) Drain(ctx context.Context, ds agent.DrainSettings, progress fu
 	if err != nil {
 		return err
 	}
-	return d.Run(ctx, node.DrainSettings(ds), func(v node.DrainView) { progress(agent.DrainView(v)) })
+	return d.Run(ctx, s.settings(ds), func(v node.DrainView) { progress(agent.DrainView(v)) })
 }
 
 func (s *podSeam) AwaitReady(ctx context.Context, want []string, missing func([]string)) error {

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/agent"
@@ -106,7 +108,7 @@ func (d *daemon) build() error {
 	}
 	d.agent, err = agent.New(agent.Config{
 		Node: nodeSeam{d.client}, Slots: slotSeam{slots}, Host: d.host, Marshal: marshalSeam{d.marshal}, Clock: clock,
-		Pods: newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return d.drainer(ctx, cfg, client) }),
+		Pods: newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return d.drainer(ctx, cfg, client) }, d.drainRules),
 		Home: homeSeam{client, d.namespace}, Log: d.log, Registerer: d.reg,
 	})
 	return err
@@ -130,7 +132,7 @@ func (d *daemon) drainer(ctx context.Context, cfg *rest.Config, plain kube.Inter
 		return nil, err
 	}
 	return node.NewDrainer(node.DrainerConfig{
-		Clientset: own, Node: d.nodeName, Self: d.podName, Metrics: d.reg, Log: d.log,
+		Clientset: own, Cluster: plain, Node: d.nodeName, Self: d.podName, EndsPods: d.host.KubeletEndsPods, Metrics: d.reg, Log: d.log,
 	})
 }
 
@@ -161,6 +163,42 @@ func (d *daemon) groups() []marshal.Group {
 		}
 	}
 	return out
+}
+
+// drainRules are the rules of a group's drain in the configuration; those of no group are the top level's.
+func (d *daemon) drainRules(group string) node.DrainSettings {
+	c := d.config.Load()
+	if c == nil {
+		return node.DrainSettings{}
+	}
+	drain := c.Drain
+	if i := slices.IndexFunc(c.Groups, func(g config.Group) bool { return g.Name == group }); i >= 0 {
+		drain = c.Groups[i].Drain
+	}
+	return drainSettings(drain)
+}
+
+func drainSettings(d config.Drain) node.DrainSettings {
+	unmanaged := d.UnmanagedPods
+	if unmanaged == config.Delete {
+		unmanaged = node.DoEvict
+	}
+	s := node.DrainSettings{
+		Policy: node.Policy{
+			Mode: d.Mode, Unmanaged: unmanaged, LocalVolumes: d.LocalVolumes, EmptyDir: d.EmptyDir, Jobs: d.Jobs,
+			JobsFor: time.Duration(d.JobTimeout), Annotated: d.AnnotatedPods, MinAge: time.Duration(d.MinPodAge),
+		},
+		Timeout: time.Duration(d.Timeout), Grace: time.Duration(d.GracePeriod), Wait: time.Duration(d.LoadBalancers.Wait),
+		Volumes: time.Duration(d.VolumeTimeout),
+	}
+	for _, r := range d.Rules {
+		rule := node.Rule{Namespaces: r.Namespaces, Do: r.Do}
+		if selector, err := metav1.LabelSelectorAsSelector(&r.PodSelector); err == nil { // Parse has seen to it
+			rule.Match = func(l map[string]string) bool { return selector.Matches(labels.Set(l)) }
+		}
+		s.Rules = append(s.Rules, rule)
+	}
+	return s
 }
 
 // configured takes up a new configuration, or tells why the old one stays in force.
@@ -227,13 +265,13 @@ func policy(c *config.Config, s agent.Schedule) agent.Policy {
 	return agent.Policy{Schedule: s, Of: func(l map[string]string) (string, agent.Settings) {
 		g, in := c.GroupOf(l)
 		if !in {
-			g.RebootTimeout, g.Soak = c.RebootTimeout, c.Verify.Soak
+			g.RebootTimeout, g.Soak, g.Drain = c.RebootTimeout, c.Verify.Soak, c.Drain
 		}
 		return g.Name, agent.Settings{
-			GateInterval: time.Duration(c.GateInterval), DrainTimeout: time.Duration(c.Drain.Timeout),
+			GateInterval: time.Duration(c.GateInterval), DrainTimeout: time.Duration(g.Drain.Timeout),
 			RebootTimeout: time.Duration(g.RebootTimeout), VerifyTimeout: time.Duration(c.Verify.Timeout), Soak: time.Duration(g.Soak),
 			BackoffInitial: time.Duration(c.Backoff.Initial), BackoffMax: time.Duration(c.Backoff.Max),
-			MaxReboots24h: c.MaxReboots24h, UnmanagedPods: c.Drain.UnmanagedPods, PendingTaint: c.PendingTaint,
+			MaxReboots24h: c.MaxReboots24h, PendingTaint: c.PendingTaint, Exclude: g.Drain.LoadBalancers.Exclude,
 		}
 	}}
 }

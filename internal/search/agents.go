@@ -15,7 +15,7 @@ const group = "g"
 func settings() agent.Settings {
 	return agent.Settings{
 		GateInterval: time.Minute, DrainTimeout: time.Hour, RebootTimeout: time.Hour, VerifyTimeout: time.Hour,
-		BackoffInitial: time.Minute, BackoffMax: time.Hour, MaxReboots24h: 2, UnmanagedPods: "block",
+		BackoffInitial: time.Minute, BackoffMax: time.Hour, MaxReboots24h: 2,
 	}
 }
 
@@ -121,7 +121,7 @@ func (m *model) observation(s sight) agent.Observation {
 		Node: m.agentNode(n, s.node), Exists: s.node.exists, History: m.histories.rows[s.node.history], SentinelKnown: true,
 		Due:      agent.Due{Deadline: deadline, Slow: deadline, Until: t, Soaked: t},
 		Settings: &set, Group: group, Window: agent.Window{Open: true},
-		Gates: agent.Gates{At: t, Until: t.Add(soon)}, Shutdown: agent.Shutdown{At: t},
+		Gates: agent.Gates{At: t, Until: t.Add(soon), Preflight: true}, Shutdown: agent.Shutdown{At: t},
 		Drain: agent.DrainView{Running: true, Empty: !s.late}, Leaving: s.leaving,
 	}
 	if s.node.record != 0 {

@@ -1,0 +1,239 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// asking bounds how many objects are read at once for the facts of a plan.
+const asking = 10
+
+// facts are what a plan needs to know about pods that were listed. What cannot be read is left out, and the plan goes the
+// careful way.
+func (d *Drainer) facts(ctx context.Context, pods []*corev1.Pod, s DrainSettings) Facts {
+	f := Facts{Now: time.Now(), Downtimes: s.Downtimes, Ends: d.ends(ctx)}
+	f.Bound, f.Unread = d.volumes.bound(ctx, d, pods)
+	if s.Mode == ModeAuto {
+		f.Alone = d.alone(ctx)
+		if !f.Alone && len(s.Downtimes) >= minDowntimes {
+			f.Elsewhere = d.elsewhere(ctx, pods)
+		}
+	}
+	return f
+}
+
+// ends says why no pod outlives a reboot of this host.
+func (d *Drainer) ends(ctx context.Context) string {
+	if d.endsPods == nil {
+		return ""
+	}
+	switch ends, err := d.endsPods(ctx); {
+	case err != nil:
+		return "whether the kubelet ends it when the host shuts down is not known: " + err.Error()
+	case ends:
+		return "the kubelet ends every pod when the host shuts down (shutdownGracePeriod)"
+	}
+	return ""
+}
+
+// alone tells that the cluster has no other node.
+func (d *Drainer) alone(ctx context.Context) bool {
+	l, err := d.cluster.CoreV1().Nodes().List(ctx, metav1.ListOptions{Limit: 2})
+	if err != nil {
+		d.log.Debug("looking for other nodes", "err", err)
+		return false
+	}
+	return l.Continue == "" && len(l.Items) == 1 && l.Items[0].Name == d.node
+}
+
+// elsewhere counts the ready pods on other nodes by the UID of their controller, for the controllers of pods that count them.
+func (d *Drainer) elsewhere(ctx context.Context, pods []*corev1.Pod) map[string]int {
+	here := map[string]int{} // ready ones
+	owners := map[string]*corev1.Pod{}
+	for _, p := range pods {
+		owner := metav1.GetControllerOf(p)
+		if owner == nil || !strings.HasPrefix(owner.APIVersion, "apps/") {
+			continue
+		}
+		owners[string(owner.UID)] = p
+		if isReady(p) {
+			here[string(owner.UID)]++
+		}
+	}
+	out := map[string]int{}
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(asking)
+	for uid, p := range owners {
+		g.Go(func() error {
+			ready, err := d.readyOf(ctx, p.Namespace, metav1.GetControllerOf(p))
+			if err != nil {
+				d.log.Debug("counting the pods of a controller", "pod", p.Namespace+"/"+p.Name, "err", err)
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out[uid] = max(0, ready-here[uid])
+			return nil
+		})
+	}
+	_ = g.Wait() // none returns an error
+	return out
+}
+
+// readyOf reads how many pods of a controller are ready. It goes by the REST client: the one of package apps/v1 would be linked
+// with all its methods, for two GETs.
+func (d *Drainer) readyOf(ctx context.Context, namespace string, owner *metav1.OwnerReference) (int, error) {
+	get := func(resource string, into runtime.Object) error {
+		err := d.cluster.CoreV1().RESTClient().Get().AbsPath("/apis/apps/v1").Namespace(namespace).Resource(resource).Name(owner.Name).Do(ctx).Into(into)
+		if err != nil {
+			return fmt.Errorf("getting %s %q: %w", owner.Kind, owner.Name, err)
+		}
+		return nil
+	}
+	var uid types.UID
+	var ready int32
+	var err error
+	switch owner.Kind {
+	case "ReplicaSet":
+		var rs appsv1.ReplicaSet
+		err = get("replicasets", &rs)
+		uid, ready = rs.UID, rs.Status.ReadyReplicas
+	case "StatefulSet":
+		var ss appsv1.StatefulSet
+		err = get("statefulsets", &ss)
+		uid, ready = ss.UID, ss.Status.ReadyReplicas
+	default:
+		err = fmt.Errorf("%s %q does not say how many are ready", owner.Kind, owner.Name)
+	}
+	if err == nil && uid != owner.UID {
+		err = fmt.Errorf("%s %q is another one now", owner.Kind, owner.Name)
+	}
+	return int(ready), err
+}
+
+// volumes remembers what volumes pods have. The claims of a pod that runs are bound once and for all.
+type volumes struct {
+	mu    sync.Mutex
+	known map[string]podVolumes // by the pod's UID
+}
+
+// podVolumes are the volumes of one pod.
+type podVolumes struct {
+	binds    string   // one that lies on this node; "" none
+	attached []string // those that are attached to a node, by the name in its Node's status
+	unread   string   // why they are not known; "" when they are
+}
+
+// bound says of pods, by their UID, which volume binds them to this node, or why that cannot be known. What the cluster does
+// not let the agent read is asked for once.
+func (v *volumes) bound(ctx context.Context, d *Drainer, pods []*corev1.Pod) (bound, unread map[string]string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	next := make(map[string]podVolumes, len(pods))
+	bound, unread = map[string]string{}, map[string]string{}
+	for _, p := range pods {
+		uid := string(p.UID)
+		has, ok := v.known[uid]
+		if !ok {
+			var err error
+			if has, err = d.volumesOf(ctx, p); err != nil {
+				d.log.Debug("looking at the claims of a pod", "pod", p.Namespace+"/"+p.Name, "err", err)
+				has = podVolumes{unread: err.Error()}
+			}
+			ok = p.Status.Phase == corev1.PodRunning && (err == nil || apierrors.IsForbidden(err)) // and will be so again
+		}
+		if ok {
+			next[uid] = has
+		}
+		switch {
+		case has.unread != "":
+			unread[uid] = has.unread
+		case has.binds != "":
+			bound[uid] = has.binds
+		}
+	}
+	v.known = next
+	return bound, unread
+}
+
+// of are the attached volumes of a pod that [volumes.bound] has looked at.
+func (v *volumes) of(uid string) []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.known[uid].attached
+}
+
+// claimsOf are the names of the pod's claims. An ephemeral volume's claim has the names of both.
+func claimsOf(p *corev1.Pod) []string {
+	var names []string
+	for _, v := range p.Spec.Volumes {
+		switch {
+		case v.PersistentVolumeClaim != nil:
+			names = append(names, v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			names = append(names, p.Name+"-"+v.Name)
+		}
+	}
+	return names
+}
+
+// volumesOf reads the volumes of the pod's claims.
+func (d *Drainer) volumesOf(ctx context.Context, p *corev1.Pod) (podVolumes, error) {
+	var has podVolumes
+	for _, name := range claimsOf(p) {
+		claim, err := d.clientset.CoreV1().PersistentVolumeClaims(p.Namespace).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			continue
+		case err != nil:
+			return podVolumes{}, fmt.Errorf("getting claim %q: %w", name, err)
+		case claim.Spec.VolumeName == "":
+			continue
+		}
+		v, err := d.clientset.CoreV1().PersistentVolumes().Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			continue
+		case err != nil:
+			return podVolumes{}, fmt.Errorf("getting volume %q: %w", claim.Spec.VolumeName, err)
+		}
+		if has.binds == "" && ofOneNode(v) {
+			has.binds = v.Name
+		}
+		if csi := v.Spec.CSI; csi != nil {
+			has.attached = append(has.attached, "kubernetes.io/csi/"+csi.Driver+"^"+csi.VolumeHandle)
+		}
+	}
+	return has, nil
+}
+
+// ofOneNode tells whether a volume lies on one node: a local one, or one whose affinity names a node. Drivers of local
+// storage use labels of their own that end in the same few words.
+func ofOneNode(v *corev1.PersistentVolume) bool {
+	if v.Spec.Local != nil || v.Spec.HostPath != nil {
+		return true
+	}
+	if v.Spec.NodeAffinity == nil || v.Spec.NodeAffinity.Required == nil {
+		return false
+	}
+	node := func(r corev1.NodeSelectorRequirement) bool {
+		_, word, _ := strings.Cut(r.Key, "/")
+		return r.Operator == corev1.NodeSelectorOpIn && len(r.Values) == 1 && slices.Contains([]string{"hostname", "node", "nodename"}, word)
+	}
+	return slices.ContainsFunc(v.Spec.NodeAffinity.Required.NodeSelectorTerms, func(t corev1.NodeSelectorTerm) bool {
+		return slices.ContainsFunc(t.MatchExpressions, node)
+	})
+}

@@ -1,0 +1,270 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
+)
+
+// claimed gives a pod a volume.
+func claimed(claim string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim},
+		}}}
+	}
+}
+
+// volume makes a volume and a claim on it; key is the label by which it lies on the node.
+func (s *scene) volume(name string, source corev1.PersistentVolumeSource, key string) {
+	s.t.Helper()
+	v := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: s.ns + "-" + name}, Spec: corev1.PersistentVolumeSpec{
+		Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		PersistentVolumeSource: source,
+	}}
+	if key != "" {
+		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+			{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{s.node}}}},
+		}}}
+	}
+	c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeClaimSpec{
+		VolumeName: v.Name, AccessModes: v.Spec.AccessModes,
+		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+	}}
+	_, err := s.admin.CoreV1().PersistentVolumes().Create(s.t.Context(), v, metav1.CreateOptions{})
+	_, cerr := s.admin.CoreV1().PersistentVolumeClaims(s.ns).Create(s.t.Context(), c, metav1.CreateOptions{})
+	if err := errors.Join(err, cerr); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func TestBound(t *testing.T) {
+	s := newScene(t)
+	csi := corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "example.com", VolumeHandle: "h"}}
+	s.volume("local", corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/data"}}, corev1.LabelHostname)
+	s.volume("lvm", csi, "topology.topolvm.io/node")
+	s.volume("cloud", csi, corev1.LabelTopologyZone)
+	want := map[string]string{}
+	for _, name := range []string{"local", "lvm", "cloud", "missing"} {
+		p := s.pod("with-"+name, claimed(name))
+		if name == "local" || name == "lvm" {
+			want[string(p.UID)] = s.ns + "-" + name
+		}
+	}
+	d := s.drainer(s.clientset)
+	s.requests.reset()
+	for range 3 {
+		pods, err := listPods(t.Context(), s.clientset, s.node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bound, unread := d.volumes.bound(t.Context(), d, pods)
+		if diff := cmp.Diff(want, bound); diff != "" {
+			t.Error(diff)
+		}
+		if len(unread) != 0 {
+			t.Errorf("not read: %v", unread)
+		}
+	}
+	claims := 0
+	for _, call := range s.requests.calls {
+		if strings.Contains(call, "persistentvolume") {
+			claims++
+		}
+	}
+	if claims != 7 {
+		t.Errorf("%d requests for claims and volumes, want each once: %v", claims, s.requests.calls)
+	}
+	plan, err := d.Plan(t.Context(), DrainSettings{Timeout: time.Minute, Policy: Policy{LocalVolumes: DoBlock}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reason, message := blocked(plan.Pods); reason != ReasonLocalVolume || !strings.Contains(message, "with-local") || !strings.Contains(message, "with-lvm") {
+		t.Errorf("%s: %s", reason, message)
+	}
+}
+
+// controller makes a ReplicaSet or a StatefulSet with so many ready pods, and returns its UID.
+func (s *scene) controller(kind, name string, ready int32) types.UID {
+	s.t.Helper()
+	selector := &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}
+	template := corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: selector.MatchLabels},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "none"}}},
+	}
+	meta := metav1.ObjectMeta{Name: name}
+	apps := s.admin.AppsV1()
+	var uid types.UID
+	var err, serr error
+	if kind == "ReplicaSet" {
+		rs := &appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Selector: selector, Template: template}}
+		rs, err = apps.ReplicaSets(s.ns).Create(s.t.Context(), rs, metav1.CreateOptions{})
+		rs.Status = appsv1.ReplicaSetStatus{Replicas: ready, ReadyReplicas: ready}
+		uid = rs.UID
+		_, serr = apps.ReplicaSets(s.ns).UpdateStatus(s.t.Context(), rs, metav1.UpdateOptions{})
+	} else {
+		ss := &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Selector: selector, Template: template}}
+		ss, err = apps.StatefulSets(s.ns).Create(s.t.Context(), ss, metav1.CreateOptions{})
+		ss.Status = appsv1.StatefulSetStatus{Replicas: ready, ReadyReplicas: ready}
+		uid = ss.UID
+		_, serr = apps.StatefulSets(s.ns).UpdateStatus(s.t.Context(), ss, metav1.UpdateOptions{})
+	}
+	if err := errors.Join(err, serr); err != nil {
+		s.t.Fatal(err)
+	}
+	return uid
+}
+
+func TestFactsOfMode(t *testing.T) {
+	of := func(kind, name string, uid types.UID) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			yes := true
+			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: name, UID: uid, Controller: &yes}}
+		}
+	}
+	s := newScene(t)
+	web, db := s.controller("ReplicaSet", "web", 3), s.controller("StatefulSet", "db", 1)
+	s.pod("web-a", of("ReplicaSet", "web", web))
+	s.pod("web-b", of("ReplicaSet", "web", web))
+	s.pod("db-0", of("StatefulSet", "db", db))
+	s.pod("old", of("ReplicaSet", "web", "uid-of-one-before"))
+	s.pod("gone", of("ReplicaSet", "gone", "uid-gone"))
+	s.pod("own", of("Tenant", "own", "uid-own"))
+	pods, err := listPods(t.Context(), s.clientset, s.node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auto := DrainSettings{Policy: Policy{Mode: ModeAuto}, Downtimes: []time.Duration{1, 2, 3}}
+	d := s.drainer(s.clientset)
+	t.Run("ready pods elsewhere are those that their controller counts, without those here", func(t *testing.T) {
+		got := d.facts(t.Context(), pods, auto)
+		want := map[string]int{string(web): 1, string(db): 0}
+		if diff := cmp.Diff(want, got.Elsewhere); diff != "" || got.Alone {
+			t.Errorf("%salone: %v", diff, got.Alone)
+		}
+	})
+	t.Run("what the mode does not need is not asked for", func(t *testing.T) {
+		for _, settings := range []DrainSettings{{}, {Policy: Policy{Mode: ModeNever}}} {
+			s.requests.reset()
+			if f := d.facts(t.Context(), pods, settings); f.Elsewhere != nil || len(s.requests.calls) != 0 {
+				t.Errorf("%+v: %v", f, s.requests.calls)
+			}
+		}
+		s.requests.reset()
+		if f := d.facts(t.Context(), pods, DrainSettings{Policy: auto.Policy}); f.Elsewhere != nil || len(s.requests.calls) != 1 {
+			t.Errorf("without downtimes: %+v, %v", f, s.requests.calls)
+		}
+	})
+	t.Run("a kubelet that ends pods at shutdown is known, and so is that it cannot be asked", func(t *testing.T) {
+		for _, tc := range []struct {
+			ends bool
+			err  error
+			want string
+		}{{want: ""}, {ends: true, want: "shutdownGracePeriod"}, {err: errors.New("no bus"), want: "not known: no bus"}} {
+			d.endsPods = func(context.Context) (bool, error) { return tc.ends, tc.err }
+			if got := d.facts(t.Context(), pods, DrainSettings{}).Ends; !strings.Contains(got, tc.want) || (tc.want == "") != (got == "") {
+				t.Errorf("%+v: %q", tc, got)
+			}
+		}
+	})
+}
+
+func TestVolumesAreAwaited(t *testing.T) {
+	const driver = "example.com"
+	name := func(handle string) corev1.UniqueVolumeName {
+		return corev1.UniqueVolumeName(fmt.Sprintf("kubernetes.io/csi/%s^%s", driver, handle))
+	}
+	csi := func(handle string) corev1.PersistentVolumeSource {
+		return corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: handle}}
+	}
+	// A node with two pods that go, and one that stays with the volume that it shares with one of them.
+	set := func(t *testing.T) (*scene, func(inUse, attached []corev1.UniqueVolumeName)) {
+		t.Helper()
+		s := newScene(t)
+		for _, handle := range []string{"a", "b", "shared"} {
+			s.volume(handle, csi(handle), "")
+		}
+		s.pod("web-0", claimed("a"))
+		s.pod("web-1", claimed("b"))
+		s.pod("web-2", claimed("shared"))
+		s.pod("stays", claimed("shared"), says(DoRideThrough))
+		status := func(inUse, attached []corev1.UniqueVolumeName) {
+			err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+				n, err := s.admin.CoreV1().Nodes().Get(t.Context(), s.node, metav1.GetOptions{})
+				if err != nil {
+					return err
+				}
+				n.Status.VolumesInUse, n.Status.VolumesAttached = inUse, nil
+				for _, v := range attached {
+					n.Status.VolumesAttached = append(n.Status.VolumesAttached, corev1.AttachedVolume{Name: v})
+				}
+				_, err = s.admin.CoreV1().Nodes().UpdateStatus(t.Context(), n, metav1.UpdateOptions{})
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		all := []corev1.UniqueVolumeName{name("a"), name("b"), name("shared")}
+		status(all, all)
+		return s, status
+	}
+	t.Run("until the node's status names none of a pod that has ended", func(t *testing.T) {
+		s, status := set(t)
+		var kubelet sync.WaitGroup
+		var views []DrainView
+		err := s.drainer(s.clientset).Run(t.Context(), DrainSettings{Volumes: time.Minute}, func(v DrainView) {
+			views = append(views, v)
+			if v.Reason != ReasonVolumes {
+				return
+			}
+			switch {
+			case strings.Contains(v.Message, "^a, "):
+				kubelet.Go(func() {
+					status([]corev1.UniqueVolumeName{name("shared")}, []corev1.UniqueVolumeName{name("b"), name("shared")})
+				})
+			case strings.Contains(v.Message, "^b"):
+				kubelet.Go(func() {
+					status([]corev1.UniqueVolumeName{name("shared")}, []corev1.UniqueVolumeName{name("shared")})
+				})
+			}
+		})
+		kubelet.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		for _, v := range views {
+			if v.Reason == ReasonVolumes {
+				said = append(said, v.Message)
+			}
+		}
+		const left = "waits until these volumes are off the node: "
+		want := []string{left + string(name("a")) + ", " + string(name("b")), left + string(name("b"))}
+		if last := views[len(views)-1]; cmp.Diff(want, said) != "" || last.Summary != "3 pods evicted, 1 stay" {
+			t.Errorf("said %q, last %+v", said, last)
+		}
+	})
+	t.Run("no longer than the setting, and then they are named", func(t *testing.T) {
+		s, _ := set(t)
+		var last DrainView
+		if err := s.drainer(s.clientset).Run(t.Context(), DrainSettings{Volumes: time.Second}, func(v DrainView) { last = v }); err != nil {
+			t.Fatal(err)
+		}
+		if want := "3 pods evicted, 1 stay, still attached: " + string(name("a")) + ", " + string(name("b")); last.Summary != want {
+			t.Errorf("said %q", last.Summary)
+		}
+	})
+}

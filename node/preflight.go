@@ -1,0 +1,152 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// dryRuns bounds how many evictions a preflight tries on: one for each controller, the first ones by name.
+const dryRuns = 20
+
+// preflightTime bounds a preflight: what a webhook has not answered by then is no warning.
+const preflightTime = 3 * time.Second
+
+// Warning is what a drain would run into if it began now. It orders and warns, and vetoes nothing: operators of storage and
+// databases open their budgets only when the node is cordoned, or at the first eviction.
+type Warning struct{ Reason, Message string }
+
+// Preflight is [Drainer.Plan] with warnings: from the disruption budgets, summed over the pods of this node, and from
+// evictions that the API server tries on without carrying them out.
+func (d *Drainer) Preflight(ctx context.Context, s DrainSettings) (DrainPlan, []Warning, error) {
+	pods, err := listPods(ctx, d.clientset, d.node)
+	if err != nil {
+		return DrainPlan{}, nil, err
+	}
+	plan := Plan(pods, s.Policy, d.facts(ctx, pods, s))
+	warnings, err := d.preflight(ctx, pods, plan.Pods)
+	return plan, warnings, err
+}
+
+func (d *Drainer) preflight(ctx context.Context, pods []*corev1.Pod, plans []PodPlan) ([]Warning, error) {
+	ctx, cancel := context.WithTimeout(ctx, preflightTime)
+	defer cancel()
+	if !slices.ContainsFunc(plans, func(p PodPlan) bool { return p.Decision == DecisionEvict }) {
+		return nil, nil
+	}
+	// From the API server's cache: a warning need not be newer than that.
+	l, err := d.cluster.PolicyV1().PodDisruptionBudgets(metav1.NamespaceAll).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return nil, fmt.Errorf("listing the disruption budgets: %w", err)
+	}
+	warnings, warned := budgetWarnings(pods, plans, l.Items)
+	tried := map[string]bool{}
+	refused := make(chan Warning, dryRuns)
+	var g errgroup.Group
+	for _, p := range plans {
+		if p.Decision != DecisionEvict || warned[p.UID] || tried[p.Namespace+"/"+p.Owner] || len(tried) >= dryRuns {
+			continue
+		}
+		tried[p.Namespace+"/"+p.Owner] = true
+		g.Go(func() error {
+			switch a := classify(d.tryOn(ctx, p)); a.result {
+			case resultBudget:
+				refused <- Warning{ReasonBudget, fmt.Sprintf("%s/%s: disruption budget %s %s", p.Namespace, p.Name, a.budget, a.message)}
+			case resultRefused:
+				refused <- Warning{ReasonEviction, fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, a.message)}
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none returns an error
+	close(refused)
+	for w := range refused {
+		warnings = append(warnings, w)
+	}
+	slices.SortFunc(warnings, func(a, b Warning) int { return cmp.Compare(a.Message, b.Message) })
+	return warnings, nil
+}
+
+// tryOn asks whether an eviction would be admitted now.
+func (d *Drainer) tryOn(ctx context.Context, p PodPlan) error {
+	uid := types.UID(p.UID)
+	return d.post(ctx, &policyv1.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
+		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, DryRun: []string{metav1.DryRunAll}},
+	})
+}
+
+// budgetWarnings looks at the budgets of the pods that are to be evicted; warned has the UIDs of those it warns about.
+func budgetWarnings(pods []*corev1.Pod, plans []PodPlan, budgets []policyv1.PodDisruptionBudget) (warnings []Warning, warned map[string]bool) {
+	evict := map[string]bool{}
+	for _, p := range plans {
+		evict[p.UID] = p.Decision == DecisionEvict
+	}
+	warned = map[string]bool{}
+	under := map[int][]*corev1.Pod{} // by the budget's index
+	for _, p := range pods {
+		if !evict[string(p.UID)] || p.Status.Phase == corev1.PodPending {
+			continue // the API server asks no budget about a pod that has not started
+		}
+		var names []string
+		covering := -1
+		for i := range budgets {
+			if covers(&budgets[i], p) {
+				names, covering = append(names, budgets[i].Name), i
+			}
+		}
+		switch len(names) {
+		case 0:
+		case 1:
+			under[covering] = append(under[covering], p)
+		default:
+			slices.Sort(names)
+			warned[string(p.UID)] = true
+			warnings = append(warnings, Warning{ReasonBudget, fmt.Sprintf(
+				"%s/%s: more than one disruption budget covers it, which the API server does not support: %s", p.Namespace, p.Name, list(names))})
+		}
+	}
+	for i, pods := range under {
+		why := short(&budgets[i], len(pods))
+		if why == "" {
+			continue
+		}
+		var names []string
+		for _, p := range pods {
+			names = append(names, p.Namespace+"/"+p.Name)
+			warned[string(p.UID)] = true
+		}
+		slices.Sort(names)
+		warnings = append(warnings, Warning{ReasonBudget, fmt.Sprintf("%s: disruption budget %s %s", list(names), budgets[i].Name, why)})
+	}
+	return warnings, warned
+}
+
+func covers(b *policyv1.PodDisruptionBudget, p *corev1.Pod) bool {
+	if b.Namespace != p.Namespace {
+		return false
+	}
+	selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+	return err == nil && selector.Matches(labels.Set(p.Labels))
+}
+
+// short says why a budget does not let so many pods go now; "" when it does.
+func short(b *policyv1.PodDisruptionBudget, pods int) string {
+	st := b.Status
+	switch {
+	case st.ObservedGeneration < b.Generation:
+		return "is newer than its status: its controller has not looked at it yet"
+	case int(st.DisruptionsAllowed) < pods:
+		return fmt.Sprintf("allows %d of %d now: %d of %d pods are healthy, it needs %d", st.DisruptionsAllowed, pods, st.CurrentHealthy, st.ExpectedPods, st.DesiredHealthy)
+	}
+	return ""
+}

@@ -1,0 +1,108 @@
+package node
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestBudgetWarnings(t *testing.T) {
+	labelled := func(app string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.Labels = map[string]string{"app": app} }
+	}
+	one := func(name string, edits ...func(*corev1.Pod)) *corev1.Pod {
+		return pod(name, append([]func(*corev1.Pod){ownedBy("ReplicaSet", "web"), labelled("web")}, edits...)...)
+	}
+	budget := func(name string, allowed int32, edits ...func(*policyv1.PodDisruptionBudget)) policyv1.PodDisruptionBudget {
+		b := policyv1.PodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Generation: 1},
+			Spec:       policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
+			Status:     policyv1.PodDisruptionBudgetStatus{ObservedGeneration: 1, DisruptionsAllowed: allowed, CurrentHealthy: 3, ExpectedPods: 3, DesiredHealthy: 3 - allowed},
+		}
+		for _, edit := range edits {
+			edit(&b)
+		}
+		return b
+	}
+	for _, tc := range []struct {
+		name    string
+		pods    []*corev1.Pod
+		budgets []policyv1.PodDisruptionBudget
+		want    []string
+	}{
+		{"a budget that allows it is no warning", []*corev1.Pod{one("a")}, []policyv1.PodDisruptionBudget{budget("web", 1)}, nil},
+		{"one that allows nothing is", []*corev1.Pod{one("a")}, []policyv1.PodDisruptionBudget{budget("web", 0)}, []string{
+			"shop/a: disruption budget web allows 0 of 1 now: 3 of 3 pods are healthy, it needs 3",
+		}},
+		{"the pods of this node are summed", []*corev1.Pod{one("a"), one("b"), one("c")}, []policyv1.PodDisruptionBudget{budget("web", 2)}, []string{
+			"shop/a, shop/b, shop/c: disruption budget web allows 2 of 3 now: 3 of 3 pods are healthy, it needs 1",
+		}},
+		{"two budgets over one pod are named", []*corev1.Pod{one("a")}, []policyv1.PodDisruptionBudget{budget("web", 1), budget("all", 1, func(b *policyv1.PodDisruptionBudget) {
+			b.Spec.Selector = &metav1.LabelSelector{}
+		})}, []string{"shop/a: more than one disruption budget covers it, which the API server does not support: all, web"}},
+		{"a status that is behind is no answer", []*corev1.Pod{one("a")}, []policyv1.PodDisruptionBudget{budget("web", 1, func(b *policyv1.PodDisruptionBudget) { b.Generation = 2 })}, []string{
+			"shop/a: disruption budget web is newer than its status: its controller has not looked at it yet",
+		}},
+		{"a budget of another namespace is none of its", []*corev1.Pod{one("a", func(p *corev1.Pod) { p.Namespace = "bank" })}, []policyv1.PodDisruptionBudget{budget("web", 0)}, nil},
+		{"a budget without a selector covers nothing", []*corev1.Pod{one("a")}, []policyv1.PodDisruptionBudget{budget("web", 0, func(b *policyv1.PodDisruptionBudget) { b.Spec.Selector = nil })}, nil},
+		{"a pod that has not started needs no budget", []*corev1.Pod{one("a", func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending })}, []policyv1.PodDisruptionBudget{budget("web", 0)}, nil},
+		{"a pod that is not evicted needs none", []*corev1.Pod{one("a", says(DoRideThrough))}, []policyv1.PodDisruptionBudget{budget("web", 0)}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			warnings, warned := budgetWarnings(tc.pods, Plan(tc.pods, Policy{}, Facts{}).Pods, tc.budgets)
+			var got []string
+			for _, w := range warnings {
+				got = append(got, w.Message)
+				if w.Reason != ReasonBudget {
+					t.Errorf("reason %q", w.Reason)
+				}
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if (len(warned) > 0) != (len(tc.want) > 0) {
+				t.Errorf("warned of %v", warned)
+			}
+		})
+	}
+}
+
+func TestPreflight(t *testing.T) {
+	t.Run("budgets are read once, evictions are tried on once a controller, and nothing is evicted", func(t *testing.T) {
+		s := newScene(t)
+		for _, name := range []string{"web-0", "web-1", "web-2"} {
+			s.pod(name)
+		}
+		s.pod("other", func(p *corev1.Pod) { p.Labels, p.OwnerReferences[0].Name = nil, "other" })
+		s.budget("web")
+		s.allow("web", 1)
+		d := s.drainer(s.clientset)
+		s.requests.reset()
+		plan, warnings, err := d.Preflight(t.Context(), DrainSettings{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := s.ns + "/web-0, " + s.ns + "/web-1, " + s.ns + "/web-2: disruption budget web allows 1 of 3 now: 4 of 4 pods are healthy, it needs 3"
+		if len(plan.Pods) != 4 || len(warnings) != 1 || warnings[0].Message != want {
+			t.Errorf("plan %+v, warnings %+v", plan, warnings)
+		}
+		if diff := cmp.Diff([]string{
+			"GET /api/v1/pods", "GET /apis/policy/v1/poddisruptionbudgets", "POST /api/v1/namespaces/" + s.ns + "/pods/other/eviction",
+		}, s.requests.calls); diff != "" {
+			t.Error(diff)
+		}
+		if names := s.podNames(); len(names) != 4 {
+			t.Errorf("left are %v", names)
+		}
+	})
+	t.Run("a node without pods to evict asks for nothing more than its pods", func(t *testing.T) {
+		s := newScene(t)
+		s.requests.reset()
+		if _, warnings, err := s.drainer(s.clientset).Preflight(t.Context(), DrainSettings{}); err != nil || warnings != nil || len(s.requests.calls) != 1 {
+			t.Errorf("warnings %v, %v, requests %v", warnings, err, s.requests.calls)
+		}
+	})
+}
