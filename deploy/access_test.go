@@ -2,6 +2,8 @@ package deploy_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -88,6 +91,32 @@ func TestAnAgentEvictsAsItsOwnNode(t *testing.T) {
 	})
 }
 
+func TestAnAgentReadsTheVolumesOfItsOwnPods(t *testing.T) {
+	a, b := newAgent(t, "node-a"), newAgent(t, "node-b")
+	newClaim(t, "own")
+	newClaim(t, "other")
+	newPod(t, "default", "db-a", a.node, "own")
+	newPod(t, "default", "db-b", b.node, "other")
+	asA := a.as(t, "system:node:"+a.node)
+	eventually(t, "claim of an own pod", func(ctx context.Context) error {
+		_, err := asA.CoreV1().PersistentVolumeClaims("default").Get(ctx, "own", metav1.GetOptions{})
+		return err
+	})
+	eventually(t, "its volume", func(ctx context.Context) error {
+		_, err := asA.CoreV1().PersistentVolumes().Get(ctx, "own", metav1.GetOptions{})
+		return err
+	})
+	_, err := asA.CoreV1().PersistentVolumeClaims("default").Get(t.Context(), "other", metav1.GetOptions{})
+	check(t, err, "no relationship found between node")
+	_, err = asA.CoreV1().PersistentVolumes().Get(t.Context(), "other", metav1.GetOptions{})
+	check(t, err, "no relationship found between node")
+}
+
+func TestAnAgentReadsTheDisruptionBudgets(t *testing.T) {
+	_, err := newAgent(t, "node-a").PolicyV1().PodDisruptionBudgets("").List(t.Context(), metav1.ListOptions{})
+	check(t, err, "")
+}
+
 func TestAnAgentTellsOfItsNodeInDefault(t *testing.T) {
 	a := newAgent(t, "node-a")
 	e := &eventsv1.Event{
@@ -131,6 +160,10 @@ func TestPeer11_AStolenTokenRewritesNoWorkloadAndDeletesNoPod(t *testing.T) {
 		{"authentication.k8s.io", "nodes", "", "", "impersonate:arbitrary-node"},
 		{"", "namespaces", "", "default", "get"},
 		{"", "namespaces", "", namespace, "delete"},
+		{"", "persistentvolumeclaims", "", "default", "get"},
+		{"", "persistentvolumes", "", "", "get"},
+		{"policy", "poddisruptionbudgets", "", "default", "update"},
+		{"apps", "replicasets", "", "default", "get"},
 		{"apps", "daemonsets", "", namespace, "get"},
 		{"apps", "daemonsets", "", namespace, "patch"},
 		{"coordination.k8s.io", "leases", "", "kube-node-lease", "get"},
@@ -237,8 +270,35 @@ func TestPlainEvictionIsAChoice(t *testing.T) {
 	check(t, evict(t.Context(), a, pod, pod.UID), "")
 }
 
+// With the component for quick reboots, the agent reads how many pods of a controller are ready.
+func TestReadingControllersIsAChoice(t *testing.T) {
+	a := newAgent(t, "node-a")
+	read := func(ctx context.Context) error {
+		_, err := a.AppsV1().ReplicaSets("default").Get(ctx, "web", metav1.GetOptions{})
+		return err
+	}
+	check(t, read(t.Context()), "cannot get resource")
+	if err := apply(t.Context(), api, "components/quick-reboot"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		rbac := admin(t).RbacV1()
+		err := rbac.ClusterRoleBindings().Delete(context.Background(), "baton-agent-quick-reboot", metav1.DeleteOptions{})
+		if err := errors.Join(err, rbac.ClusterRoles().Delete(context.Background(), "baton-agent-quick-reboot", metav1.DeleteOptions{})); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "reading a ReplicaSet", func(ctx context.Context) error {
+		if err := read(ctx); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("want not found, got %w", err)
+		}
+		return nil
+	})
+	check(t, a.AppsV1().StatefulSets("default").Delete(t.Context(), "db", metav1.DeleteOptions{}), "cannot delete resource")
+}
+
 func TestEveryComponentCanBeRead(t *testing.T) {
-	for _, dir := range []string{"components/podmonitor", "components/plain-eviction", alerts} {
+	for _, dir := range []string{"components/podmonitor", "components/plain-eviction", "components/quick-reboot", alerts} {
 		objects, err := manifests(dir)
 		if err != nil || len(objects) == 0 {
 			t.Errorf("%s: %d objects, %v", dir, len(objects), err)

@@ -17,6 +17,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -197,7 +198,8 @@ func unbound(t *testing.T) kubernetes.Interface {
 }
 
 // newPod creates a pod of the agents' account, bound to a node.
-func newPod(t *testing.T, ns, name, node string) *corev1.Pod {
+// newPod makes a pod of the agents' account on a node, with volumes of these claims.
+func newPod(t *testing.T, ns, name, node string, claims ...string) *corev1.Pod {
 	t.Helper()
 	clients := admin(t)
 	pod := &corev1.Pod{
@@ -207,6 +209,11 @@ func newPod(t *testing.T, ns, name, node string) *corev1.Pod {
 			ServiceAccountName: account,
 			Containers:         []corev1.Container{{Name: "c", Image: "i"}},
 		},
+	}
+	for _, c := range claims {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: c, VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c},
+		}})
 	}
 	pod, err := clients.CoreV1().Pods(ns).Create(t.Context(), pod, metav1.CreateOptions{})
 	if err != nil {
@@ -220,6 +227,30 @@ func newPod(t *testing.T, ns, name, node string) *corev1.Pod {
 		}
 	})
 	return pod
+}
+
+// newClaim makes a claim in `default` and the volume it is bound to, both of this name.
+func newClaim(t *testing.T, name string) {
+	t.Helper()
+	core, ctx := admin(t).CoreV1(), t.Context()
+	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+	modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+	_, err := core.PersistentVolumes().Create(ctx, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeSpec{
+		Capacity: size, AccessModes: modes, ClaimRef: &corev1.ObjectReference{Namespace: "default", Name: name},
+		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "example.com", VolumeHandle: name}},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = core.PersistentVolumeClaims("default").Create(ctx, &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: modes, VolumeName: name, Resources: corev1.VolumeResourceRequirements{Requests: size},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // eventually asks again until ok or a minute is over: policies, bindings, parameters and the node authorizer's view of

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 )
 
 // The refusals of policy baton-node, as its file words them.
@@ -14,7 +15,7 @@ const (
 	noNode         = "the token does not say which node it belongs to"
 	otherNode      = "an agent may update its own Node and no other"
 	nodeAnnotation = "an agent may write the annotations kubebaton.io/reboot, kubebaton.io/history and kubebaton.io/shields"
-	nodeMetadata   = "of the metadata an agent may write the label kubebaton.io/phase"
+	nodeMetadata   = "of the metadata an agent may write the label kubebaton.io/phase, and keep load balancers away"
 	nodeSpec       = "of the spec an agent may write unschedulable and its taint"
 	nodeTaint      = "an agent may write the taint kubebaton.io/reboot-pending:PreferNoSchedule and no other"
 )
@@ -48,6 +49,9 @@ var nodePatches = []struct{ name, patch, want string }{
 	{"it adds no other label", `{"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}`, nodeMetadata},
 	{"it changes no other label", `{"metadata": {"labels": {"pool": "b"}}}`, nodeMetadata},
 	{"it removes no other label", `{"metadata": {"labels": {"pool": null}}}`, nodeMetadata},
+	{"it keeps load balancers away", `{"metadata": {"annotations": {"kubebaton.io/shields": "x"},
+		"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": "true"}}}`, ""},
+	{"it writes nothing else there", `{"metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": "false"}}}`, nodeMetadata},
 	{"it adds no finalizer", `{"metadata": {"finalizers": ["example.com/x"]}}`, nodeMetadata},
 	{"it adds no owner", `{"metadata": {"ownerReferences": [
 		{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "y"}]}}`, nodeMetadata},
@@ -95,6 +99,19 @@ func TestPeer11_AStolenTokenPatchesNoOtherNode(t *testing.T) {
 			check(t, err, tt.want)
 		})
 	}
+	t.Run("it lets load balancers come back where it had kept them away, and only there", func(t *testing.T) {
+		const label = "node.kubernetes.io/exclude-from-external-load-balancers"
+		nodeBefore(t, a.node)
+		patch := func(by kubernetes.Interface, patch string) error {
+			_, err := by.CoreV1().Nodes().Patch(t.Context(), a.node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			return err
+		}
+		off := `{"metadata": {"labels": {"` + label + `": null}, "annotations": {"kubebaton.io/shields": null}}}`
+		check(t, patch(admin(t), `{"metadata": {"labels": {"`+label+`": "true"}}}`), "")
+		check(t, patch(a, off), nodeMetadata)
+		check(t, patch(admin(t), `{"metadata": {"annotations": {"kubebaton.io/shields": "karpenter.sh/do-not-disrupt,`+label+`"}}}`), "")
+		check(t, patch(a, off), "")
+	})
 	t.Run("a bare Node without labels, annotations and taints can be written, too", func(t *testing.T) {
 		_, err := b.CoreV1().Nodes().Patch(t.Context(), b.node, types.MergePatchType, []byte(nodePatches[0].patch), metav1.PatchOptions{})
 		check(t, err, nodeTaint) // the patch brings a foreign taint, which is the one thing it may not
