@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"slices"
@@ -146,10 +147,12 @@ func kindOf(r *badline.Request) string {
 		return "a write of a slot"
 	case r.Method == http.MethodGet && strings.HasPrefix(r.Path, "/api/v1/nodes/"):
 		return "a read of the Node"
-	case strings.HasSuffix(r.Path, "/eviction") && !strings.Contains(r.Path, "permission-probe"):
-		return "an eviction"
+	case !strings.HasSuffix(r.Path, "/eviction") || strings.Contains(r.Path, "permission-probe"):
+		return ""
+	case bytes.Contains(r.Body, []byte(metav1.DryRunAll)):
+		return "a trial of an eviction"
 	}
-	return ""
+	return "an eviction"
 }
 
 func retryAfter(t *testing.T) {
@@ -181,7 +184,7 @@ func retryAfter(t *testing.T) {
 	s.once(s.end(), m)
 	mu.Lock()
 	defer mu.Unlock()
-	if len(refused) != 5 {
+	if len(refused) != 6 {
 		t.Errorf("refused were only %v", refused)
 	}
 }
