@@ -113,3 +113,12 @@ func TestOnlyCommandsAreKnownToNobody(t *testing.T) {
 		}
 	}
 }
+
+// What joins the parts is for those who run whole agents: no part may reach another one through it.
+func TestOnlyCommandsKnowTheWiring(t *testing.T) {
+	for path, p := range ours(t) {
+		if !strings.HasPrefix(path, "cmd/") && slices.Contains(p.Deps, module+"wire") {
+			t.Errorf("%s knows it", path)
+		}
+	}
+}

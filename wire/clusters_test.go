@@ -1,4 +1,4 @@
-package main
+package wire
 
 import (
 	"flag"
@@ -21,9 +21,7 @@ var update = flag.Bool("update", false, "write testdata/clusters.golden anew")
 // In clusters as they are made by their installers and providers, a file that names no groups puts every node where its
 // operators expect it, and counts those only that have a host to reboot.
 func TestTheDefaultGroupsOfRealClusters(t *testing.T) {
-	d := &daemon{}
-	d.config.Store(config.Default())
-	groups := d.groups()
+	groups := groups(config.Default())
 	files, err := filepath.Glob("testdata/clusters/*.yaml")
 	if err != nil {
 		t.Fatal(err)

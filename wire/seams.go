@@ -1,26 +1,21 @@
-package main
+package wire
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kubebaton.io/baton/agent"
-	"kubebaton.io/baton/host"
 	"kubebaton.io/baton/kube"
 	"kubebaton.io/baton/lock"
 	"kubebaton.io/baton/marshal"
 	"kubebaton.io/baton/node"
 	"kubebaton.io/baton/window"
 )
-
-// The packages of Baton do not know each other: what one calls a Slot is another type in the next, of the same fields.
-// Here, and only here, they meet. A field that one of them lacks does not compile.
 
 // outcome is the one place that says what an error of an API write means to the cycle.
 func outcome(err error) error {
@@ -149,78 +144,6 @@ func (s orderSeam) Address(ctx context.Context, sl marshal.Slot, uid string) (ma
 
 func (s orderSeam) FreeGone(ctx context.Context, sl marshal.Slot) (marshal.Slot, error) {
 	return marshalSlot(s.s.FreeGone(ctx, lock.Slot(sl)))
-}
-
-// hostSeam is the host. The sentinels that it looks for are those of the configuration in force; before there is one,
-// nothing is known of them.
-type hostSeam struct {
-	*host.Host
-	sentinels atomic.Pointer[host.Host]
-	replaced  chan struct{}
-}
-
-func newHostSeam(h *host.Host) *hostSeam {
-	return &hostSeam{Host: h, replaced: make(chan struct{}, 1)}
-}
-
-// look makes h the one that looks for sentinels.
-func (s *hostSeam) look(h *host.Host) {
-	s.sentinels.Store(h)
-	select {
-	case s.replaced <- struct{}{}:
-	default:
-	}
-}
-
-func (s *hostSeam) Sentinel(ctx context.Context) (agent.Sentinel, error) {
-	h := s.sentinels.Load()
-	if h == nil {
-		return agent.Sentinel{}, errNoSentinels
-	}
-	v, err := h.Sentinel(ctx)
-	return agent.Sentinel(v), err
-}
-
-func (s *hostSeam) Watch(ctx context.Context, changed func()) error {
-	for ctx.Err() == nil {
-		sub, cancel := context.WithCancel(ctx)
-		go func() {
-			select {
-			case <-sub.Done():
-			case <-s.replaced:
-				cancel()
-			}
-		}()
-		var err error
-		if h := s.sentinels.Load(); h != nil {
-			err = h.Watch(sub, changed)
-		} else {
-			<-sub.Done()
-		}
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// errNoSentinels: no configuration has said yet where to look.
-var errNoSentinels = errors.New("no configuration says which sentinels to look for")
-
-func (s *hostSeam) Reboot(ctx context.Context) error {
-	err := s.Host.Reboot(ctx)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, host.ErrInhibited):
-		return fmt.Errorf("%w: %w", agent.ErrInhibited, err)
-	case errors.Is(err, host.ErrInProgress):
-		return fmt.Errorf("%w: %w", agent.ErrInProgress, err)
-	case errors.Is(err, host.ErrUnknown):
-		return fmt.Errorf("%w: %w", agent.ErrUnknown, err)
-	}
-	return err
 }
 
 // podSeam is the drainer, made when it is first needed: how it may act has to be asked, and a node on its way home
