@@ -36,7 +36,7 @@ bench: image ## hand-over, detection, requests of an idle agent, memory, size of
 	$(LAB) bench $(if $(IDLE),--idle $(IDLE)) $(OUTFLAG)
 
 mutants: ## break every promise once and see the named test fail; ONLY=REGEX
-	go run ./internal/mutants $(if $(ONLY),--only '$(ONLY)')
+	KUBEBUILDER_ASSETS=$$($(LAB) build --tier api) go run ./internal/mutants $(if $(ONLY),--only '$(ONLY)')
 
 lab-up: ## a cluster of N=3 real nodes (root)
 	$(LAB) up --nodes $(N)

@@ -7,12 +7,14 @@ const (
 	step, waiting, draining, verifying = "agent/step.go", "agent/waiting.go", "agent/draining.go", "agent/verifying.go"
 	apply, agent, world, record        = "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
 	observation                        = "agent/observation.go"
-	store, housekeep                   = "lock/store.go", "marshal/housekeep.go"
+	store, verbs                       = "lock/store.go", "lock/verbs.go"
+	housekeep, order, canary           = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go"
+	change, drain, plan, rota, quick   = "node/change.go", "node/drain.go", "node/plan.go", "node/rota.go", "node/quick.go"
 )
 
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	return slices.Concat(ofTheWay(), ofTheDrain(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots())
+	return slices.Concat(ofTheWay(), ofTheDrain(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheNode())
 }
 
 func ofTheWay() []mutant {
@@ -194,6 +196,110 @@ func ofTheSlots() []mutant {
 			name: "a slot taken by a late write for an earlier Node is shown to nobody", file: housekeep, pkg: "internal/search",
 			test: "TestSearch/searches/nothing_breaks_2",
 			old:  "		return Action{Kind: Address, Slot: *l, UID: n.UID}, true", new: "		return Action{}, false",
+		},
+		{
+			name: "a slot is taken by the name of the nominee instead of its UID", file: verbs, test: "TestVerbs",
+			old: "uid == \"\" || s.Nominee != uid:", new: "uid == \"\" || s.nomineeNode != node:",
+		},
+		{
+			name: "an offer is taken for another bid than it was made to", file: verbs, test: "TestVerbs",
+			old: "s.BidCycle == \"\" || s.BidCycle != c.Cycle || s.BidAttempt != c.Attempt:", new: "s.BidCycle == \"\":",
+		},
+		{
+			name: "an offer never ends", file: verbs, test: "TestVerbs",
+			old: "!now.Before(s.BidUntil):", new: "s.BidUntil.IsZero():",
+		},
+		{
+			name: "a slot that is being deleted is taken", file: verbs, test: "TestVerbs",
+			old: "		case s.Deleting:\n			return ErrDeleting\n		case uid == \"\" || s.Nominee != uid:", new: "		case uid == \"\" || s.Nominee != uid:",
+		},
+		{
+			name: "a slot that another holds is freed", file: verbs, test: "TestVerbs",
+			old: "		if s.Holder != node {\n			return fmt.Errorf(\"%w by %q: its holder is %q\", ErrNotHeld, node, s.Holder)\n		}\n		s.empty()",
+			new: "		s.empty()",
+		},
+	}
+}
+
+func ofTheOrder() []mutant {
+	return []mutant{
+		{
+			name: "the marshal ignores records: a node that is down without its slot is not counted", file: order, test: "TestNominate",
+			old: "	if !n.active() || n.Slot == \"\" {", new: "	if !n.active() || n.Slot != \"\" {",
+		},
+		{
+			name: "a node that is not ready is not counted", file: order, test: "TestPeer13",
+			old: "if !n.Ready || n.Unschedulable || n.active() {", new: "if n.Unschedulable || n.active() {",
+		},
+		{
+			name: "a node that somebody has cordoned is not counted", file: order, test: "TestNominate|TestRandomClusters",
+			old: "if !n.Ready || n.Unschedulable || n.active() {", new: "if !n.Ready || n.active() {",
+		},
+		{
+			name: "a nomination is not counted until it is taken", file: order, test: "TestNominate|TestRandomClusters",
+			old: "			q.takes(who, n)\n", new: "			_, _ = who, n\n",
+		},
+		{
+			name: "a halted group goes on", file: order, test: "TestNominate",
+			old: "	case q.halted != \"\":\n		return reasonHalted, q.halted", new: "	case q.halted == reasonHalted:\n		return reasonHalted, q.halted",
+		},
+		{
+			name: "a node that does not come back halts nobody", file: order, test: "TestNominate|TestAcknowledged",
+			old: "s.Own.Sub(since) > q.rebootTimeout()", new: "s.Own.Sub(since) < 0",
+		},
+		{
+			name: "two zones at once", file: order, test: "TestZones",
+			old: "		case other:\n", new: "		case other && q.limit == 0:\n",
+		},
+		{
+			name: "the workers do not wait for their turn after others", file: order, test: "TestAfter",
+			old: "		case first != \"\":\n", new: "		case first == q.Name:\n",
+		},
+		{
+			name: "the soak of the canaries is left out", file: canary, test: "TestCanaries",
+			old: "	return back[want-1].Add(q.CanarySoak), true", new: "	return back[want-1], true",
+		},
+		{
+			name: "nobody brakes those who are on their way", file: housekeep, test: "TestHousekeep",
+			old: "		want = q.brake()\n", new: "		want = \"\"\n",
+		},
+		{
+			name: "a slot is freed for a Node that is registered anew on the same boot", file: housekeep, test: "TestGone",
+			old: "l.BootID != \"\" && n.BootID != \"\" && n.BootID != l.BootID", new: "l.BootID != \"\"",
+		},
+		{
+			name: "a held slot goes when the group shrinks", file: housekeep, test: "TestHousekeep",
+			old: "	if l.empty() && !l.Deleting && len(s.Groups) > 0", new: "	if !l.Deleting && len(s.Groups) > 0",
+		},
+	}
+}
+
+func ofTheNode() []mutant {
+	return []mutant{
+		{
+			name: "the list of taints is replaced", file: change, test: "TestPatch",
+			old: "	taints = slices.DeleteFunc(taints, func(t corev1.Taint) bool { return t.Key == TaintPending })\n", new: "	taints = nil\n",
+		},
+		{
+			name: "the shields of others are taken off", file: change, test: "TestPatch",
+			old: "		absent := slices.DeleteFunc(slices.Clone(from.Bare), ", new: "		absent := slices.DeleteFunc(shieldKeys(), ",
+		},
+		{
+			name: "an eviction hits the next pod of that name", file: drain, test: "TestEvict",
+			old: "		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}},\n	}\n	if own",
+			new: "		DeleteOptions: &metav1.DeleteOptions{},\n	}\n	_ = uid\n	if own",
+		},
+		{
+			name: "a pod without a controller is evicted unasked", file: plan, test: "TestPlan",
+			old: "known(cmp.Or(pol.Unmanaged, DoBlock))", new: "known(cmp.Or(pol.Unmanaged, DoEvict))",
+		},
+		{
+			name: "pods stay on a node that is away for longer than they would", file: quick, test: "TestStaying",
+			old: "t <= downtime {", new: "t < 0 {",
+		},
+		{
+			name: "a budget is asked as fast as it answers", file: rota, test: "TestPeer5",
+			old: "	b.notBefore = now.Add(wait + rand.N(wait/5+1))", new: "	b.notBefore = now.Add(0 * rand.N(wait/5+1))",
 		},
 	}
 }
