@@ -54,6 +54,14 @@ const (
 	ReasonUnmanagedPod     Reason = "unmanaged-pod"
 	ReasonPDB              Reason = "pdb"
 	ReasonTerminating      Reason = "terminating"
+	ReasonPodAnnotation    Reason = "pod-annotation"
+	ReasonRule             Reason = "rule"
+	ReasonLocalVolume      Reason = "local-volume"
+	ReasonEmptyDir         Reason = "empty-dir"
+	ReasonJob              Reason = "job"
+	ReasonAge              Reason = "age"
+	ReasonVolume           Reason = "volume"
+	ReasonLoadBalancer     Reason = "load-balancer"
 	ReasonEviction         Reason = "eviction"
 	ReasonDrained          Reason = "drained"
 	ReasonRefused          Reason = "refused"
@@ -102,6 +110,14 @@ func meanings() map[Reason]string {
 		ReasonUnmanagedPod:     "a pod without a controller would be lost",
 		ReasonPDB:              "a PodDisruptionBudget lets no pod go",
 		ReasonTerminating:      "a pod is past its grace period and does not end",
+		ReasonPodAnnotation:    "an annotation of a pod keeps it on the node",
+		ReasonRule:             "a rule of the configuration keeps a pod on the node",
+		ReasonLocalVolume:      "a volume binds a pod to the node",
+		ReasonEmptyDir:         "a pod keeps data in an emptyDir",
+		ReasonJob:              "a pod of a Job is awaited",
+		ReasonAge:              "a pod has not run for long enough",
+		ReasonVolume:           "volumes of pods that have ended are still on the node",
+		ReasonLoadBalancer:     "load balancers are given time to leave the node",
 		ReasonEviction:         "pods were asked to go and are not gone yet",
 		ReasonDrained:          "the node is empty",
 		ReasonRefused:          "the host refused the reboot",
@@ -123,6 +139,9 @@ func meanings() map[Reason]string {
 // move is one edge of the cycle.
 type move struct{ From, To Phase }
 
+// Known tells whether r is of the closed set.
+func (r Reason) Known() bool { return meanings()[r] != "" }
+
 // moves is the whole cycle: every edge, and what may cause it. A transition that is not here is a bug, and is refused
 // before anything is written.
 func moves() map[move][]Reason {
@@ -143,7 +162,8 @@ func moves() map[move][]Reason {
 		{Draining, Verifying}: {ReasonOtherReboot},
 		{Draining, Waiting}:   undone,
 		{Draining, Backoff}: {
-			ReasonEviction, ReasonPDB, ReasonUnmanagedPod, ReasonTerminating,
+			ReasonEviction, ReasonPDB, ReasonUnmanagedPod, ReasonTerminating, ReasonPodAnnotation, ReasonRule, ReasonLocalVolume,
+			ReasonEmptyDir, ReasonJob, ReasonAge, ReasonVolume, ReasonLoadBalancer,
 			ReasonSlotLost, ReasonRelease,
 		},
 

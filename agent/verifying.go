@@ -129,7 +129,7 @@ func (o Observation) finish(e Entry, why Reason, message string) WriteNode {
 func failed(o Observation) Decision {
 	r := o.Record
 	if o.Node.Acknowledge != "" {
-		return do(o.finish(Entry{Result: ReasonNotReady}, ReasonAcknowledged, "acknowledged: "+o.Node.Acknowledge))
+		return do(o.finish(Entry{Result: ReasonNotReady, Downtime: max(0, o.Now.Sub(r.Down)).Round(time.Millisecond)}, ReasonAcknowledged, "acknowledged: "+o.Node.Acknowledge))
 	}
 	if r.NewBootID != o.Boot {
 		return do(verify(o, ReasonOtherReboot, "the host was rebooted again"))

@@ -237,6 +237,9 @@ type fault struct {
 	cut     bool          // the agent dies with it
 }
 
+// restless is how many effects no world needs.
+const restless = 50_000
+
 // at is passed by every effect.
 func (l *life) at(what string, f func() error) error {
 	l.mu.Lock()
@@ -245,6 +248,13 @@ func (l *life) at(what string, f func() error) error {
 		return errCut
 	}
 	l.effects++
+	if l.effects >= restless {
+		if l.effects == restless {
+			l.violated("the agent does not come to rest: it has done %d things, the last ones %s", restless, strings.Join(l.log[restless-5:], ", "))
+		}
+		l.end()
+		return errCut
+	}
 	l.log = append(l.log, what)
 	var how fault
 	if l.fault != nil {

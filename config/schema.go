@@ -143,7 +143,7 @@ func drainFields(path string) []Field {
 		{Path: path + ".localVolumes", kind: choice, values: do, About: "Pods with a controller that a volume binds to this node: local storage. evict: such a pod ends in good order and is Pending until the node is back; the others as above."},
 		{Path: path + ".emptyDir", kind: choice, values: do, About: "Pods that keep data in an emptyDir on disk, which ends with the pod."},
 		{Path: path + ".jobs", kind: choice, values: do, About: "Pods of Jobs. wait: until they have ended, or jobTimeout."},
-		span(path+".jobTimeout", 0, 24*time.Hour, "How long pods of Jobs are awaited under jobs: wait, from the drain's beginning; then they are evicted. 0: as long as the drain lasts."),
+		span(path+".jobTimeout", 0, 24*time.Hour, "How long pods of Jobs are awaited under jobs: wait, from the drain's beginning; then they are evicted, if the drain still lasts. 0: as long as the drain lasts."),
 		{Path: path + ".annotatedPods", kind: choice, values: do, About: "Pods that tell other tools not to disturb them, by cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\" or karpenter.sh/do-not-disrupt: \"true\"."},
 		{Path: path + ".rules", kind: list, high: 50, Default: "none", About: "What becomes of pods by namespace and labels. The first that matches decides, before all of the above; a pod's own annotation kubebaton.io/eviction comes before it."},
 		{Path: path + ".rules[]", kind: object},

@@ -15,6 +15,7 @@ const (
 	noNode         = "the token does not say which node it belongs to"
 	otherNode      = "an agent may update its own Node and no other"
 	nodeAnnotation = "an agent may write the annotations kubebaton.io/reboot, kubebaton.io/history and kubebaton.io/shields"
+	nodeShields    = "an agent lists in kubebaton.io/shields what it adds with the same write"
 	nodeMetadata   = "of the metadata an agent may write the label kubebaton.io/phase, and keep load balancers away"
 	nodeSpec       = "of the spec an agent may write unschedulable and its taint"
 	nodeTaint      = "an agent may write the taint kubebaton.io/reboot-pending:PreferNoSchedule and no other"
@@ -35,7 +36,11 @@ var nodePatches = []struct{ name, patch, want string }{
 		{"key": "kubebaton.io/reboot-pending", "effect": "PreferNoSchedule"},
 		{"key": "team", "value": "a", "effect": "NoSchedule"}]}}`, ""},
 	{"it shields the node from cluster-autoscaler", `{"metadata": {"annotations": {
-		"cluster-autoscaler.kubernetes.io/scale-down-disabled": "true", "kubebaton.io/shields": "x"}}}`, ""},
+		"cluster-autoscaler.kubernetes.io/scale-down-disabled": "true",
+		"kubebaton.io/shields": "karpenter.sh/do-not-disrupt,cluster-autoscaler.kubernetes.io/scale-down-disabled"}}}`, ""},
+	{"it lists nothing as its own that it does not add", `{"metadata": {"annotations": {
+		"kubebaton.io/shields": "cluster-autoscaler.kubernetes.io/scale-down-disabled"}}}`, nodeShields},
+	{"nor what others had added before", `{"metadata": {"annotations": {"kubebaton.io/shields": "example.com/mine"}}}`, nodeShields},
 	{"it takes off what it wrote there", `{"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": null, "kubebaton.io/shields": null}}}`, ""},
 	{"it writes nothing else there", `{"metadata": {"annotations": {"cluster-autoscaler.kubernetes.io/scale-down-disabled": "false"}}}`, nodeAnnotation},
 	{"it changes no shield of others", `{"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "false"}}}`, nodeAnnotation},
@@ -49,7 +54,7 @@ var nodePatches = []struct{ name, patch, want string }{
 	{"it adds no other label", `{"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}`, nodeMetadata},
 	{"it changes no other label", `{"metadata": {"labels": {"pool": "b"}}}`, nodeMetadata},
 	{"it removes no other label", `{"metadata": {"labels": {"pool": null}}}`, nodeMetadata},
-	{"it keeps load balancers away", `{"metadata": {"annotations": {"kubebaton.io/shields": "x"},
+	{"it keeps load balancers away", `{"metadata": {"annotations": {"kubebaton.io/shields": "node.kubernetes.io/exclude-from-external-load-balancers"},
 		"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": "true"}}}`, ""},
 	{"it writes nothing else there", `{"metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": "false"}}}`, nodeMetadata},
 	{"it adds no finalizer", `{"metadata": {"finalizers": ["example.com/x"]}}`, nodeMetadata},

@@ -319,6 +319,27 @@ func TestPatch(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+	t.Run("a shield whose value somebody has changed since is left to them", func(t *testing.T) {
+		s := newScene(t)
+		c := s.client()
+		if _, err := c.Patch(t.Context(), s.view(c), Change{Shield: ptr(true), Exclude: true}); err != nil {
+			t.Fatal(err)
+		}
+		s.edit(func(n *corev1.Node) {
+			n.Annotations[AnnotationDoNotDisrupt], n.Labels[LabelExclude] = "false", "theirs"
+		})
+		v, err := c.Patch(t.Context(), s.view(c), Change{Shield: ptr(false)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := s.admin.CoreV1().Nodes().Get(t.Context(), s.node, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Shields != "" || n.Annotations[AnnotationDoNotDisrupt] != "false" || n.Labels[LabelExclude] != "theirs" || n.Annotations[AnnotationScaleDownDisabled] != "" {
+			t.Errorf("shields %q, annotations %v, labels %v", v.Shields, n.Annotations, n.Labels)
+		}
+	})
 	t.Run("the shields of others are neither changed nor taken off", func(t *testing.T) {
 		for theirs, ours := range map[string][]string{
 			"": {AnnotationScaleDownDisabled, AnnotationDoNotDisrupt}, AnnotationDoNotDisrupt: {AnnotationScaleDownDisabled},

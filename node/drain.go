@@ -14,12 +14,16 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/kube"
 )
 
 // DefaultConcurrency is how many evictions are in flight at most.
 const DefaultConcurrency = 50
+
+// beforeDeadline is when a drain stops to wait for volumes: late enough to have waited, early enough to go on.
+const beforeDeadline = 5 * time.Second
 
 // requestTimeout bounds one request that nobody else bounds: an eviction waits in the server for up to 10 s on a
 // contended budget, and for its admission webhooks.
@@ -41,7 +45,7 @@ type DrainSettings struct {
 type DrainView struct {
 	Running, Empty     bool
 	Evicted, Remaining int    // evictions accepted by this run; pods still in the way
-	Reason             string // what holds it up: a reason of a plan, pdb, eviction, load-balancer, volumes; "" nothing does
+	Reason             string // what holds it up: a reason of a plan, pdb, eviction, load-balancer, volume; "" nothing does
 	Message            string // at most 200 bytes, names the pods in the way
 	Summary            string // when it is empty: what was done
 }
@@ -53,7 +57,9 @@ type DrainerConfig struct {
 	Node      string         // our own Node's name
 	Self      string         // name of the agent's own pod: that it runs is no news to it
 	// EndsPods tells whether the kubelet ends every pod when the host shuts down; nil: it does not.
-	EndsPods    func(context.Context) (bool, error)
+	EndsPods func(context.Context) (bool, error)
+	// OthersDown names the other nodes that may be down now; nil: none.
+	OthersDown  func(context.Context) ([]string, error)
 	Concurrency int                   // evictions in flight; 0: DefaultConcurrency
 	Metrics     prometheus.Registerer // nil: not registered
 	Log         *slog.Logger          // nil: nobody is told
@@ -66,6 +72,7 @@ type Drainer struct {
 	node, self  string
 	concurrency int
 	endsPods    func(context.Context) (bool, error)
+	othersDown  func(context.Context) ([]string, error)
 	metrics     *metrics
 	log         *slog.Logger
 	volumes     volumes
@@ -95,7 +102,7 @@ func NewDrainer(cfg DrainerConfig) (*Drainer, error) {
 	}
 	return &Drainer{
 		clientset: cfg.Clientset, cluster: cfg.Cluster, node: cfg.Node, self: cfg.Self, concurrency: cfg.Concurrency,
-		endsPods: cfg.EndsPods, metrics: m, log: logger(cfg.Log),
+		endsPods: cfg.EndsPods, othersDown: cfg.OthersDown, metrics: m, log: logger(cfg.Log),
 	}, nil
 }
 
@@ -122,7 +129,11 @@ func (d *Drainer) Look(ctx context.Context, s DrainSettings, preflight bool) (Ou
 	if err != nil {
 		return Outlook{}, err
 	}
-	plan := Plan(pods, s.Policy, d.facts(ctx, pods, s))
+	facts := d.known
+	if preflight {
+		facts = d.facts // the mode of a drain blocks none, and is worth asking for only when there is to be one
+	}
+	plan := Plan(pods, s.Policy, facts(ctx, pods, s))
 	var o Outlook
 	o.Reason, o.Message = blocked(plan.Pods)
 	if i := slices.IndexFunc(pods, kured); i >= 0 {
@@ -190,14 +201,24 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 	if now := time.Now(); s.Begun.IsZero() || s.Begun.After(now) {
 		s.Begun = now
 	}
-	seen := newSight(d, s)
+	var until time.Time // when volumes were awaited for long enough
+	var still string    // those that were on the node then
 	err := d.run(ctx, effects{
 		snapshots: snapshots,
-		facts:     seen.facts,
+		facts:     func(ctx context.Context, pods []*corev1.Pod) Facts { return d.facts(ctx, pods, s) },
+		volumes:   d.bound,
 		evict:     func(ctx context.Context, p PodPlan) error { return d.evict(ctx, p, s.Grace) },
 		confirm:   func(ctx context.Context) ([]*corev1.Pod, error) { return listPods(ctx, d.clientset, d.node) },
-		detached: func(ctx context.Context, waiting func(string)) string {
-			return d.awaitVolumes(ctx, seen.gone(), s.Volumes, waiting)
+		detached: func(ctx context.Context, left []*corev1.Pod, waiting func(string)) (string, bool) {
+			if until.IsZero() {
+				until = s.volumesUntil(time.Now())
+			}
+			if !time.Now().Before(until) {
+				return still, false
+			}
+			var waited bool
+			still, waited = d.awaitVolumes(ctx, left, until, waiting)
+			return still, waited
 		},
 		progress: progress,
 	}, newRota(s, d.concurrency))
@@ -205,6 +226,15 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		return fmt.Errorf("draining node %q: %w", d.node, err)
 	}
 	return nil
+}
+
+// volumesUntil is until when volumes are awaited: not to the end of the drain, which would fail for them.
+func (s DrainSettings) volumesUntil(now time.Time) time.Time {
+	until := now.Add(s.Volumes)
+	if last := s.Begun.Add(s.Timeout - beforeDeadline); s.Timeout > 0 && last.Before(until) {
+		return last
+	}
+	return until
 }
 
 // latest puts found into a channel of one place, in place of what nobody has taken yet.
@@ -233,23 +263,26 @@ func (d *Drainer) evict(ctx context.Context, p PodPlan, grace time.Duration) err
 		seconds := int64(grace.Seconds())
 		e.DeleteOptions.GracePeriodSeconds = &seconds
 	}
-	return d.post(ctx, e)
+	return d.post(e).Do(ctx).Error()
 }
 
-func (d *Drainer) post(ctx context.Context, e *policyv1.Eviction) error {
+// post is the request for an eviction. What comes of a refusal is decided here and not by the client.
+func (d *Drainer) post(e *policyv1.Eviction) *rest.Request {
 	return d.clientset.PolicyV1().RESTClient().Post().AbsPath("/api/v1").Namespace(e.Namespace).
 		Resource("pods").Name(e.Name).SubResource("eviction").
-		MaxRetries(0).Body(e).Do(ctx).Error()
+		MaxRetries(0).Body(e)
 }
 
 // effects are what a run acts through.
 type effects struct {
 	snapshots <-chan []*corev1.Pod // all pods of the node, after each change
 	facts     func(context.Context, []*corev1.Pod) Facts
+	volumes   func(context.Context, []*corev1.Pod) (bound, unread map[string]string) // of facts, for pods that are new
 	evict     func(context.Context, PodPlan) error
-	confirm   func(context.Context) ([]*corev1.Pod, error)                       // what a snapshot shows, asked for
-	detached  func(ctx context.Context, waiting func(left string)) (left string) // waits for volumes to be off the node
-	progress  func(DrainView)
+	confirm   func(context.Context) ([]*corev1.Pod, error) // what a snapshot shows, asked for
+	// detached waits until the volumes of others than these pods are off the node; waited tells that it took time.
+	detached func(ctx context.Context, left []*corev1.Pod, waiting func(string)) (still string, waited bool)
+	progress func(DrainView)
 }
 
 // reply is the answer to the eviction of the pod with that UID.
@@ -273,12 +306,17 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case pods := <-e.snapshots:
-			st.observe(pods, e.facts(ctx, pods), time.Now())
+			st.observe(pods, e.know(ctx, st, pods), time.Now())
 		case r := <-replies:
 			a := classify(r.err)
 			d.metrics.evictions.WithLabelValues(a.result).Inc()
 			st.answered(r.uid, a, time.Now())
 		case <-timer.C:
+		}
+		if st.confirmDue(time.Now()) {
+			if err := d.settle(ctx, e, st); err != nil {
+				return err
+			}
 		}
 		for _, p := range st.start(time.Now()) {
 			evicting.Go(func() {
@@ -287,18 +325,6 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 				case <-ctx.Done():
 				}
 			})
-		}
-		if st.confirmDue(time.Now()) {
-			pods, err := e.confirm(ctx)
-			if err != nil {
-				d.log.Warn("confirming that the node is empty", "node", d.node, "error", err)
-			}
-			if st.confirmed(pods, err, time.Now()) {
-				st.left = e.detached(ctx, func(left string) { e.progress(st.detaching(left)) })
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-			}
 		}
 		now := time.Now()
 		if v := st.view(now); v != told {
@@ -310,4 +336,36 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 		}
 		timer.Reset(st.wake(now))
 	}
+}
+
+// know asks for everything at the first look, and later only about pods that are new.
+func (e effects) know(ctx context.Context, st *rota, pods []*corev1.Pod) Facts {
+	if !st.seen {
+		return e.facts(ctx, pods)
+	}
+	f := st.facts
+	f.Bound, f.Unread = e.volumes(ctx, pods)
+	return f
+}
+
+// settle asks the API server whether the node is as empty as the watch shows, and waits for the volumes of the pods that have
+// gone. As a pod may have come meanwhile, it asks once more then. Its error is that of ctx.
+func (d *Drainer) settle(ctx context.Context, e effects, st *rota) error {
+	for again := true; again; {
+		pods, err := e.confirm(ctx)
+		switch {
+		case err != nil:
+			d.log.Warn("confirming that the node is empty", "node", d.node, "error", err)
+		case st.how.stay && st.policy.Mode == ModeAuto:
+			st.lastLook(pods, e.facts(ctx, pods), time.Now())
+		}
+		if !st.confirmed(pods, err, time.Now()) {
+			return nil
+		}
+		st.left, again = e.detached(ctx, pods, func(still string) { e.progress(st.detaching(still)) })
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

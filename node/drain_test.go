@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -34,7 +35,8 @@ type world struct {
 	latency   time.Duration                 // of an eviction
 	confirm   func() ([]*corev1.Pod, error) // nil: no pod is left
 	facts     Facts
-	left      string // volumes
+	left      string      // volumes
+	detach    func() bool // called when volumes are awaited; tells that it took time
 	views     []DrainView
 	unusual   func(context.Context) error // in place of an answer
 }
@@ -102,6 +104,13 @@ func (w *world) evict(ctx context.Context, p PodPlan) error {
 	return nil
 }
 
+// there are the pods as the API server has them.
+func (w *world) there() ([]*corev1.Pod, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Values(w.pods)), nil
+}
+
 // drain runs a drain of w until it ends or limit is over.
 func (w *world) drain(t *testing.T, limit time.Duration, s DrainSettings) error {
 	t.Helper()
@@ -116,13 +125,21 @@ func (w *world) drain(t *testing.T, limit time.Duration, s DrainSettings) error 
 	err = d.run(ctx, effects{
 		snapshots: w.snapshots, evict: w.evict,
 		facts: func(context.Context, []*corev1.Pod) Facts { return w.facts },
+		volumes: func(context.Context, []*corev1.Pod) (bound, unread map[string]string) {
+			return w.facts.Bound, w.facts.Unread
+		},
 		confirm: func(context.Context) ([]*corev1.Pod, error) {
 			if w.confirm == nil {
 				return nil, nil
 			}
 			return w.confirm()
 		},
-		detached: func(context.Context, func(string)) string { return w.left },
+		detached: func(context.Context, []*corev1.Pod, func(string)) (string, bool) {
+			if w.detach == nil {
+				return w.left, false
+			}
+			return w.left, w.detach()
+		},
 		progress: func(v DrainView) { w.views = append(w.views, v) },
 	}, newRota(s, d.concurrency))
 	var counted float64
@@ -343,6 +360,7 @@ func TestRunStays(t *testing.T) {
 			w := newWorld(web(tolerating(300)), pod("b", ownedBy("ReplicaSet", "web"), tolerating(300), says(DoEvict)), pod("d", ownedBy("DaemonSet", "proxy")))
 			w.facts = measured()
 			w.left = "vol-1"
+			w.confirm = w.there
 			if err := w.drain(t, time.Minute, DrainSettings{Policy: Policy{Mode: ModeAuto}}); err != nil {
 				t.Fatal(err)
 			}
@@ -350,6 +368,45 @@ func TestRunStays(t *testing.T) {
 				"no pod is moved within 5m0s, still attached: vol-1"
 			if diff := cmp.Diff([]string{"0s b"}, w.asked); diff != "" || w.last().Summary != want {
 				t.Errorf("%s%s", diff, w.last().Summary)
+			}
+		})
+	})
+	t.Run("when the others of its kind have gone meanwhile, it goes after all", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(web(tolerating(300)))
+			w.facts = measured()
+			w.confirm = func() ([]*corev1.Pod, error) {
+				pods, err := w.there()
+				w.facts.Elsewhere = map[string]int{"uid-web": 0}
+				return pods, err
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{Policy: Policy{Mode: ModeAuto}, Wait: 10 * time.Second}); err != nil {
+				t.Fatal(err)
+			}
+			if len(w.asked) != 1 || !strings.Contains(w.last().Summary, "not quick") {
+				t.Errorf("asked %v: %s", w.asked, w.last().Summary)
+			}
+		})
+	})
+	t.Run("a pod that comes while volumes are awaited is evicted", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(pod("a", ownedBy("ReplicaSet", "web")))
+			w.confirm = w.there
+			waits := 0
+			w.detach = func() bool {
+				if waits++; waits == 1 {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					w.pods["b"] = pod("b", ownedBy("ReplicaSet", "api"))
+					w.show()
+				}
+				return waits == 1
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if len(w.asked) != 2 || waits != 2 {
+				t.Errorf("asked %v, waited %d times", w.asked, waits)
 			}
 		})
 	})

@@ -20,18 +20,48 @@ import (
 // asking bounds how many objects are read at once for the facts of a plan.
 const asking = 10
 
-// facts are what a plan needs to know about pods that were listed. What cannot be read is left out, and the plan goes the
+// facts are all that a plan needs to know about pods that were listed. What cannot be read is left out, and the plan goes the
 // careful way.
 func (d *Drainer) facts(ctx context.Context, pods []*corev1.Pod, s DrainSettings) Facts {
-	f := Facts{Now: time.Now(), Downtimes: s.Downtimes, Ends: d.ends(ctx)}
-	f.Bound, f.Unread = d.volumes.bound(ctx, d, pods)
-	if s.Mode == ModeAuto {
-		f.Alone = d.alone(ctx)
-		if !f.Alone && len(s.Downtimes) >= minDowntimes {
-			f.Elsewhere = d.elsewhere(ctx, pods)
-		}
+	f := d.known(ctx, pods, s)
+	if s.Mode != ModeAuto {
+		return f
 	}
+	if f.Alone = d.alone(ctx); f.Alone || len(s.Downtimes) < minDowntimes {
+		return f
+	}
+	if f.Hindrance = d.hindrance(ctx); f.Hindrance != "" {
+		return f
+	}
+	budgets, err := d.budgets(ctx, pods)
+	if err != nil {
+		f.Hindrance = "whether disruption budgets allow it is not known: " + err.Error()
+		return f
+	}
+	f.Short = shortOf(pods, budgets)
+	f.Elsewhere = d.elsewhere(ctx, pods)
 	return f
+}
+
+// known are facts without what only the mode of a drain asks for.
+func (d *Drainer) known(ctx context.Context, pods []*corev1.Pod, s DrainSettings) Facts {
+	f := Facts{Now: time.Now(), Downtimes: s.Downtimes, Ends: d.ends(ctx)}
+	f.Bound, f.Unread = d.bound(ctx, pods)
+	return f
+}
+
+// hindrance says why this node may not be away with its pods now: two nodes that are could have all pods of a kind.
+func (d *Drainer) hindrance(ctx context.Context) string {
+	if d.othersDown == nil {
+		return ""
+	}
+	switch others, err := d.othersDown(ctx); {
+	case err != nil:
+		return "whether other nodes are down is not known: " + err.Error()
+	case len(others) > 0:
+		return "others may be down too: " + list(others)
+	}
+	return ""
 }
 
 // ends says why no pod outlives a reboot of this host.
@@ -124,6 +154,9 @@ func (d *Drainer) readyOf(ctx context.Context, namespace string, owner *metav1.O
 	return int(ready), err
 }
 
+// claimTime bounds how long a drain waits for the claims of its pods.
+const claimTime = 10 * time.Second
+
 // volumes remembers what volumes pods have. The claims of a pod that runs are bound once and for all.
 type volumes struct {
 	mu    sync.Mutex
@@ -137,27 +170,10 @@ type podVolumes struct {
 	unread   string   // why they are not known; "" when they are
 }
 
-// bound says of pods, by their UID, which volume binds them to this node, or why that cannot be known. What the cluster does
-// not let the agent read is asked for once.
-func (v *volumes) bound(ctx context.Context, d *Drainer, pods []*corev1.Pod) (bound, unread map[string]string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	next := make(map[string]podVolumes, len(pods))
+// bound says of pods, by their UID, which volume binds them to this node, or why that cannot be known.
+func (d *Drainer) bound(ctx context.Context, pods []*corev1.Pod) (bound, unread map[string]string) {
 	bound, unread = map[string]string{}, map[string]string{}
-	for _, p := range pods {
-		uid := string(p.UID)
-		has, ok := v.known[uid]
-		if !ok {
-			var err error
-			if has, err = d.volumesOf(ctx, p); err != nil {
-				d.log.Debug("looking at the claims of a pod", "pod", p.Namespace+"/"+p.Name, "err", err)
-				has = podVolumes{unread: err.Error()}
-			}
-			ok = p.Status.Phase == corev1.PodRunning && (err == nil || apierrors.IsForbidden(err)) // and will be so again
-		}
-		if ok {
-			next[uid] = has
-		}
+	for uid, has := range d.volumes.of(ctx, d, pods) {
 		switch {
 		case has.unread != "":
 			unread[uid] = has.unread
@@ -165,15 +181,44 @@ func (v *volumes) bound(ctx context.Context, d *Drainer, pods []*corev1.Pod) (bo
 			bound[uid] = has.binds
 		}
 	}
-	v.known = next
 	return bound, unread
 }
 
-// of are the attached volumes of a pod that [volumes.bound] has looked at.
-func (v *volumes) of(uid string) []string {
+// of returns the volumes of pods by their UID, and forgets all others. What the cluster does not let the agent read is asked
+// for once, as is what does not change any more.
+func (v *volumes) of(ctx context.Context, d *Drainer, pods []*corev1.Pod) map[string]podVolumes {
+	ctx, cancel := context.WithTimeout(ctx, claimTime)
+	defer cancel()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.known[uid].attached
+	found, known := make(map[string]podVolumes, len(pods)), make(map[string]podVolumes, len(pods))
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(asking)
+	for _, p := range pods {
+		uid := string(p.UID)
+		if has, ok := v.known[uid]; ok {
+			found[uid], known[uid] = has, has
+			continue
+		}
+		g.Go(func() error {
+			has, err := d.volumesOf(ctx, p)
+			if err != nil {
+				d.log.Debug("looking at the claims of a pod", "pod", p.Namespace+"/"+p.Name, "err", err)
+				has = podVolumes{unread: err.Error()}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found[uid] = has
+			if p.Status.Phase != corev1.PodPending && (err == nil || apierrors.IsForbidden(err)) {
+				known[uid] = has
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none returns an error
+	v.known = known
+	return found
 }
 
 // claimsOf are the names of the pod's claims. An ephemeral volume's claim has the names of both.

@@ -70,7 +70,7 @@ func TestBound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bound, unread := d.volumes.bound(t.Context(), d, pods)
+		bound, unread := d.bound(t.Context(), pods)
 		if diff := cmp.Diff(want, bound); diff != "" {
 			t.Error(diff)
 		}
@@ -155,6 +155,27 @@ func TestFactsOfMode(t *testing.T) {
 			t.Errorf("%salone: %v", diff, got.Alone)
 		}
 	})
+	t.Run("a budget counts all of its pods here, as all will be away", func(t *testing.T) {
+		s.budget("web") // of all: their label is the same
+		s.allow("web", 3)
+		got := d.facts(t.Context(), pods, auto).Short
+		if len(got) != len(pods) || !strings.Contains(got[string(pods[0].UID)], "disruption budget web allows 3 of 6 now") {
+			t.Errorf("%q", got)
+		}
+		s.allow("web", 6)
+		if got := d.facts(t.Context(), pods, auto).Short; len(got) != 0 {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("other nodes that may be down are named, and so is that they cannot be asked for", func(t *testing.T) {
+		defer func() { d.othersDown = nil }()
+		for want, err := range map[string]error{"others may be down too: n7": nil, "whether other nodes are down is not known: no API": errors.New("no API")} {
+			d.othersDown = func(context.Context) ([]string, error) { return []string{"n7"}, err }
+			if got := d.facts(t.Context(), pods, auto); got.Hindrance != want || got.Elsewhere != nil {
+				t.Errorf("%+v, want %q", got, want)
+			}
+		}
+	})
 	t.Run("what the mode does not need is not asked for", func(t *testing.T) {
 		for _, settings := range []DrainSettings{{}, {Policy: Policy{Mode: ModeNever}}} {
 			s.requests.reset()
@@ -227,7 +248,7 @@ func TestVolumesAreAwaited(t *testing.T) {
 		var views []DrainView
 		err := s.drainer(s.clientset).Run(t.Context(), DrainSettings{Volumes: time.Minute}, func(v DrainView) {
 			views = append(views, v)
-			if v.Reason != ReasonVolumes {
+			if v.Reason != ReasonVolume {
 				return
 			}
 			switch {
@@ -247,7 +268,7 @@ func TestVolumesAreAwaited(t *testing.T) {
 		}
 		var said []string
 		for _, v := range views {
-			if v.Reason == ReasonVolumes {
+			if v.Reason == ReasonVolume {
 				said = append(said, v.Message)
 			}
 		}
@@ -267,4 +288,14 @@ func TestVolumesAreAwaited(t *testing.T) {
 			t.Errorf("said %q", last.Summary)
 		}
 	})
+}
+
+func TestVolumesAreNotAwaitedToTheEndOfTheDrain(t *testing.T) {
+	begun := time.Unix(1000, 0)
+	s := DrainSettings{Begun: begun, Timeout: 15 * time.Minute, Volumes: time.Minute}
+	for after, want := range map[time.Duration]time.Duration{0: time.Minute, 14 * time.Minute: 15*time.Minute - beforeDeadline} {
+		if got := s.volumesUntil(begun.Add(after)).Sub(begun); got != want {
+			t.Errorf("from %s on they are awaited until %s, want %s", after, got, want)
+		}
+	}
 }

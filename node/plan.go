@@ -40,7 +40,7 @@ const (
 	ReasonOtherRebooter = "other-rebooter" // a pod of this node reboots it too
 	ReasonEviction      = "eviction"       // the API server refuses its eviction for another reason
 	ReasonLoadBalancer  = "load-balancer"  // load balancers are given time to leave the node
-	ReasonVolumes       = "volumes"        // volumes of pods that have ended are still on the node
+	ReasonVolume        = "volume"         // volumes of pods that have ended are still on the node
 )
 
 // What the users of a pod will feel. What depends on pods of other nodes is said only when those are known.
@@ -93,10 +93,10 @@ type DrainPlan struct {
 
 // Plan decides about every pod of a node. It reads nothing but its arguments.
 func Plan(pods []*corev1.Pod, p Policy, f Facts) DrainPlan {
-	stay, why := staying(pods, p, f)
-	n := DrainPlan{Pods: make([]PodPlan, 0, len(pods)), Stay: stay, Mode: why}
+	how := staying(pods, p, f)
+	n := DrainPlan{Pods: make([]PodPlan, 0, len(pods)), Stay: how.stay, Mode: how.why}
 	for _, pod := range pods {
-		n.Pods = append(n.Pods, planPod(pod, p, f, n))
+		n.Pods = append(n.Pods, planPod(pod, p, f, how))
 	}
 	slices.SortFunc(n.Pods, func(a, b PodPlan) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
@@ -105,7 +105,7 @@ func Plan(pods []*corev1.Pod, p Policy, f Facts) DrainPlan {
 }
 
 // planPod decides about one pod of a node whose mode is decided.
-func planPod(pod *corev1.Pod, p Policy, f Facts, n DrainPlan) PodPlan {
+func planPod(pod *corev1.Pod, p Policy, f Facts, how stance) PodPlan {
 	pp := PodPlan{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Tier: tier(pod)}
 	if owner := metav1.GetControllerOf(pod); owner != nil {
 		pp.Owner = owner.Kind + "/" + owner.Name
@@ -116,8 +116,8 @@ func planPod(pod *corev1.Pod, p Policy, f Facts, n DrainPlan) PodPlan {
 	v := judge(pod, p, f)
 	switch {
 	case v.decision != DecisionEvict:
-	case n.Stay && !v.told() && lostByReboot(pod, f) == "":
-		v = verdict{decision: DecisionRideThrough, reason: ReasonMode, message: n.Mode}
+	case how.stay && !v.told && lostByReboot(pod, f) == "":
+		v = verdict{decision: DecisionRideThrough, reason: ReasonMode, message: how.why}
 	default:
 		v = ripens(pod, v, p, f)
 	}
@@ -149,10 +149,8 @@ func tier(p *corev1.Pod) int {
 type verdict struct {
 	decision, reason, message string
 	until                     time.Time
+	told                      bool // by somebody who knows the pod: the mode of the drain does not matter
 }
-
-// told tells that somebody who knows the pod has said what becomes of it.
-func (v verdict) told() bool { return v.reason == ReasonRule || v.reason == ReasonPodAnnotation }
 
 // filter decides about a pod, or leaves it to those after it.
 type filter func(*corev1.Pod, Policy, Facts) (verdict, bool)
@@ -210,7 +208,9 @@ func terminating(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
 // annotated is the word of the pod's owner to Baton.
 func annotated(p *corev1.Pod, _ Policy, f Facts) (verdict, bool) {
 	do, ok := p.Annotations[AnnotationEviction]
-	return as(p, f, do, ReasonPodAnnotation, "its annotation "+AnnotationEviction+" says "+do), ok
+	v := as(p, f, do, ReasonPodAnnotation, "its annotation "+AnnotationEviction+" says "+do)
+	v.told = true
+	return v, ok
 }
 
 func ruled(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
@@ -218,7 +218,9 @@ func ruled(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 	if i < 0 {
 		return verdict{}, false
 	}
-	return as(p, f, pol.Rules[i].Do, ReasonRule, "a rule of the configuration says "+pol.Rules[i].Do), true
+	v := as(p, f, pol.Rules[i].Do, ReasonRule, "a rule of the configuration says "+pol.Rules[i].Do)
+	v.told = true
+	return v, true
 }
 
 // untouchable is the word of the pod's owner to other tools.
@@ -265,8 +267,11 @@ func job(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 	if v.decision != DecisionWait || pol.JobsFor == 0 {
 		return v, true
 	}
+	if f.Begun.IsZero() {
+		return v, true
+	}
 	v.until = f.Begun.Add(pol.JobsFor)
-	if !f.Begun.IsZero() && !f.Now.Before(v.until) {
+	if !f.Now.Before(v.until) {
 		v = verdict{decision: DecisionEvict, reason: ReasonJob, message: v.message + fmt.Sprintf(", which was awaited for %s", pol.JobsFor)}
 	}
 	return v, true

@@ -59,6 +59,10 @@ type Facts struct {
 	// Downtimes are those of earlier reboots of this node, in no order.
 	Downtimes []time.Duration
 	Alone     bool // there is no other node
+	// Hindrance is why no reboot of this node is quick now; "" nothing is.
+	Hindrance string
+	// Short says of a pod, by its UID, why its disruption budget does not let all of its pods on this node be away at once.
+	Short map[string]string
 	// Elsewhere counts the ready pods on other nodes by the UID of their controller.
 	Elsewhere map[string]int
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -43,12 +44,11 @@ func (d *Drainer) preflight(ctx context.Context, pods []*corev1.Pod, plans []Pod
 	if !slices.ContainsFunc(plans, func(p PodPlan) bool { return p.Decision == DecisionEvict }) {
 		return nil, nil
 	}
-	// From the API server's cache: a warning need not be newer than that.
-	l, err := d.cluster.PolicyV1().PodDisruptionBudgets(metav1.NamespaceAll).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	budgets, err := d.budgets(ctx, pods)
 	if err != nil {
-		return nil, fmt.Errorf("listing the disruption budgets: %w", err)
+		return nil, err
 	}
-	warnings, warned := budgetWarnings(pods, plans, l.Items)
+	warnings, warned := budgetWarnings(pods, plans, budgets)
 	tried := map[string]bool{}
 	refused := make(chan Warning, dryRuns)
 	var g errgroup.Group
@@ -76,13 +76,64 @@ func (d *Drainer) preflight(ctx context.Context, pods []*corev1.Pod, plans []Pod
 	return warnings, nil
 }
 
-// tryOn asks whether an eviction would be admitted now.
+// budgets are the disruption budgets of the namespaces of pods that a reboot would take away, from the API server's cache: advice
+// need not be newer than that.
+func (d *Drainer) budgets(ctx context.Context, pods []*corev1.Pod) ([]policyv1.PodDisruptionBudget, error) {
+	spaces := map[string]bool{}
+	for _, p := range pods {
+		if nodeBound(p) == "" {
+			spaces[p.Namespace] = true
+		}
+	}
+	var mu sync.Mutex
+	var all []policyv1.PodDisruptionBudget
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(asking)
+	for ns := range spaces {
+		g.Go(func() error {
+			l, err := d.cluster.PolicyV1().PodDisruptionBudgets(ns).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+			if err != nil {
+				return fmt.Errorf("listing the disruption budgets of namespace %q: %w", ns, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, l.Items...)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// shortOf says of pods, by their UID, why their budgets do not let all of these pods be away at once.
+func shortOf(pods []*corev1.Pod, budgets []policyv1.PodDisruptionBudget) map[string]string {
+	out := map[string]string{}
+	for i := range budgets {
+		var under []*corev1.Pod
+		for _, p := range pods {
+			if covers(&budgets[i], p) && isReady(p) {
+				under = append(under, p)
+			}
+		}
+		if why := short(&budgets[i], len(under)); why != "" {
+			for _, p := range under {
+				out[string(p.UID)] = fmt.Sprintf("disruption budget %s %s", budgets[i].Name, why)
+			}
+		}
+	}
+	return out
+}
+
+// tryOn asks whether an eviction would be admitted now. The query repeats what the body says for those who read audit logs.
 func (d *Drainer) tryOn(ctx context.Context, p PodPlan) error {
 	uid := types.UID(p.UID)
-	return d.post(ctx, &policyv1.Eviction{
+	e := &policyv1.Eviction{
 		ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
 		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, DryRun: []string{metav1.DryRunAll}},
-	})
+	}
+	return d.post(e).Param("dryRun", metav1.DryRunAll).Do(ctx).Error()
 }
 
 // budgetWarnings looks at the budgets of the pods that are to be evicted; warned has the UIDs of those it warns about.

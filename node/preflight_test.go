@@ -90,7 +90,7 @@ func TestPreflight(t *testing.T) {
 			t.Errorf("plan %+v, warnings %+v", plan, warnings)
 		}
 		if diff := cmp.Diff([]string{
-			"GET /api/v1/pods", "GET /apis/policy/v1/poddisruptionbudgets", "POST /api/v1/namespaces/" + s.ns + "/pods/other/eviction",
+			"GET /api/v1/pods", "GET /apis/policy/v1/namespaces/" + s.ns + "/poddisruptionbudgets", "POST /api/v1/namespaces/" + s.ns + "/pods/other/eviction",
 		}, s.requests.calls); diff != "" {
 			t.Error(diff)
 		}

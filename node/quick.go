@@ -15,22 +15,29 @@ import (
 // minDowntimes is how many reboots of a node must have been measured before the next one is foretold.
 const minDowntimes = 3
 
-// staying tells whether pods that a drain would move are left on the node, and why, or why not; the policy's mode and the
-// node's own history decide. Under [ModeAuto] the reboot must be so quick that nobody moves a pod meanwhile and nobody
-// misses one; a node that is alone has nowhere to move any.
-func staying(pods []*corev1.Pod, p Policy, f Facts) (stay bool, why string) {
+// stance tells whether pods that a drain would move are left on the node, and why, or why not.
+type stance struct {
+	stay bool
+	why  string // "" under ModeAlways
+}
+
+// staying goes by the policy's mode and the node's own history. Under [ModeAuto] the reboot must be so quick that nobody moves
+// a pod meanwhile and nobody misses one; a node that is alone has nowhere to move any.
+func staying(pods []*corev1.Pod, p Policy, f Facts) stance {
 	switch p.Mode {
 	case ModeNever:
-		return true, "the mode of the drain is never"
+		return stance{true, "the mode of the drain is never"}
 	case ModeAuto:
 	default:
-		return false, ""
+		return stance{}
 	}
-	if f.Alone {
-		return true, "there is no other node to go to"
-	}
-	if n := len(f.Downtimes); n < minDowntimes {
-		return false, fmt.Sprintf("not quick: %d of %d downtimes measured", n, minDowntimes)
+	switch n := len(f.Downtimes); {
+	case f.Alone:
+		return stance{true, "there is no other node to go to"}
+	case n < minDowntimes:
+		return stance{false, fmt.Sprintf("not quick: %d of %d downtimes measured", n, minDowntimes)}
+	case f.Hindrance != "":
+		return stance{false, "not quick: " + f.Hindrance}
 	}
 	worst := slices.Max(f.Downtimes)
 	expected := (worst * 3 / 2).Round(time.Second)
@@ -40,18 +47,18 @@ func staying(pods []*corev1.Pod, p Policy, f Facts) (stay bool, why string) {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	for _, pod := range byName {
-		if v := judge(pod, p, f); v.decision != DecisionEvict || v.told() {
+		if v := judge(pod, p, f); v.decision != DecisionEvict || v.told {
 			continue
 		}
 		if why := missed(pod, f, expected); why != "" {
-			return false, fmt.Sprintf("not quick: %s; %s/%s: %s", expects, pod.Namespace, pod.Name, why)
+			return stance{false, fmt.Sprintf("not quick: %s; %s/%s: %s", expects, pod.Namespace, pod.Name, why)}
 		}
 		shortest = min(shortest, tolerated(pod))
 	}
 	if shortest == math.MaxInt64 {
-		return true, "quick: " + expects
+		return stance{true, "quick: " + expects}
 	}
-	return true, fmt.Sprintf("quick: %s; no pod is moved within %s", expects, shortest)
+	return stance{true, fmt.Sprintf("quick: %s; no pod is moved within %s", expects, shortest)}
 }
 
 // missed says why a pod cannot stay on a node that is away for so long; "" when it can.
@@ -61,6 +68,9 @@ func missed(p *corev1.Pod, f Facts, downtime time.Duration) string {
 	}
 	if t := tolerated(p); t <= downtime {
 		return fmt.Sprintf("it is moved after %s without its node", t)
+	}
+	if why := f.Short[string(p.UID)]; why != "" {
+		return why
 	}
 	owner := metav1.GetControllerOf(p)
 	if owner == nil {

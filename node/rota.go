@@ -70,7 +70,7 @@ func (p *podState) name() string { return p.Namespace + "/" + p.Name }
 type rota struct {
 	policy Policy
 	facts  Facts
-	mode   DrainPlan // whether pods stay, decided once
+	how    stance // whether pods stay: decided at the first look, and once more at the last
 	begun  time.Time
 	hold   time.Time // no eviction before
 	limit  int       // evictions in flight
@@ -108,7 +108,7 @@ func (st *rota) observe(pods []*corev1.Pod, f Facts, now time.Time) {
 	next := make(map[string]*podState, len(pods))
 	st.facts, st.facts.Now, st.facts.Begun = f, now, st.begun
 	if !st.seen {
-		st.mode.Stay, st.mode.Mode = staying(pods, st.policy, st.facts)
+		st.how = staying(pods, st.policy, st.facts)
 	}
 	for _, pod := range pods {
 		p, known := st.pods[string(pod.UID)]
@@ -138,7 +138,7 @@ func (st *rota) observe(pods []*corev1.Pod, f Facts, now time.Time) {
 	}
 }
 
-func (st *rota) planOf(p *corev1.Pod) PodPlan { return planPod(p, st.policy, st.facts, st.mode) }
+func (st *rota) planOf(p *corev1.Pod) PodPlan { return planPod(p, st.policy, st.facts, st.how) }
 
 func ownerKey(p *corev1.Pod) string {
 	if owner := metav1.GetControllerOf(p); owner != nil {
@@ -287,6 +287,18 @@ func (st *rota) confirmDue(now time.Time) bool {
 		(len(st.inFlight) == 0 || !now.Before(st.repliesBy))
 }
 
+// lastLook decides anew whether pods stay, by what is known just before the node counts as drained: others of their kind may
+// have gone since the first look. Once they go, they go.
+func (st *rota) lastLook(pods []*corev1.Pod, f Facts, now time.Time) {
+	st.facts, st.facts.Now, st.facts.Begun = f, now, st.begun
+	if st.how = staying(pods, st.policy, st.facts); st.how.stay {
+		return
+	}
+	for _, p := range st.pods {
+		p.PodPlan = st.planOf(p.pod)
+	}
+}
+
 // confirmed takes the pods that the API server has named when it was asked, and tells whether none is in the way.
 func (st *rota) confirmed(pods []*corev1.Pod, err error, now time.Time) bool {
 	st.facts.Now = now
@@ -317,8 +329,8 @@ func (st *rota) summary() string {
 	if n := st.stays(); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d stay", n))
 	}
-	if st.mode.Mode != "" {
-		parts = append(parts, st.mode.Mode)
+	if st.how.why != "" {
+		parts = append(parts, st.how.why)
 	}
 	if st.left != "" {
 		parts = append(parts, "still attached: "+st.left)
@@ -382,7 +394,7 @@ func (st *rota) view(now time.Time) DrainView {
 
 // detaching is the view of an empty node from which volumes are still taken off.
 func (st *rota) detaching(left string) DrainView {
-	return DrainView{Running: true, Evicted: st.evicted, Reason: ReasonVolumes, Message: cut("waits until these volumes are off the node: "+left, maxMessage)}
+	return DrainView{Running: true, Evicted: st.evicted, Reason: ReasonVolume, Message: cut("waits until these volumes are off the node: "+left, maxMessage)}
 }
 
 // holdup is a reason, what it says, and the pods it holds.

@@ -1,10 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -31,7 +33,7 @@ type View struct {
 	Hold, Request, Acknowledge string // annotations of people; one that is there but empty reads "no reason given"
 
 	Shields string   // annotation kubebaton.io/shields; "" none
-	Bare    []string // keys by which other controllers would leave the node alone, and that are not there
+	Bare    []string // keys by which other controllers would leave the node alone, and that are not there; or not with the agent's value
 	Removal string   // the taint of a controller that removes the node; "" none
 }
 
@@ -55,9 +57,10 @@ func viewOf(n *corev1.Node) (View, error) {
 		Shields:         n.Annotations[AnnotationShields],
 	}
 	for _, key := range shieldKeys() {
-		_, annotated := n.Annotations[key]
-		_, labelled := n.Labels[key]
-		if !annotated && !labelled {
+		value, annotated := n.Annotations[key]
+		label, labelled := n.Labels[key]
+		theirs := (annotated || labelled) && cmp.Or(value, label) != shieldValue && slices.Contains(strings.Split(v.Shields, ","), key)
+		if !annotated && !labelled || theirs {
 			v.Bare = append(v.Bare, key)
 		}
 	}

@@ -81,7 +81,7 @@ func New(c Config) (*Agent, error) {
 	}
 	a.agent, err = agent.New(agent.Config{
 		Node: nodeSeam{a.client}, Slots: slotSeam{slots}, Host: a.host, Marshal: marshalSeam{a.marshal}, Clock: clock,
-		Pods: newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return a.drainer(ctx, client) }, a.drainRules),
+		Pods: newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return a.drainer(ctx, client, slots) }, a.drainRules),
 		Home: homeSeam{client, c.Namespace}, Log: c.Log, Registerer: c.Registry,
 	})
 	return a, err
@@ -143,7 +143,7 @@ func (a *Agent) Tell(ctx context.Context, warning bool, reason, message string) 
 
 // drainer makes the client for pods and evictions: it acts as the agent's own node where the cluster admits that, so
 // that the agent's token can touch no other node's pods.
-func (a *Agent) drainer(ctx context.Context, plain kube.Interface) (*node.Drainer, error) {
+func (a *Agent) drainer(ctx context.Context, plain kube.Interface, slots *lock.Slots) (*node.Drainer, error) {
 	own, err := kube.Client(node.OwnNodeConfig(a.API, a.Node))
 	if err != nil {
 		return nil, err
@@ -156,6 +156,22 @@ func (a *Agent) drainer(ctx context.Context, plain kube.Interface) (*node.Draine
 		return nil, err
 	}
 	return node.NewDrainer(node.DrainerConfig{
-		Clientset: own, Cluster: plain, Node: a.Node, Self: a.Pod, EndsPods: a.host.KubeletEndsPods, Metrics: a.Registry, Log: a.Log,
+		Clientset: own, Cluster: plain, Node: a.Node, Self: a.Pod, EndsPods: a.host.KubeletEndsPods,
+		OthersDown: func(ctx context.Context) ([]string, error) { return holders(ctx, slots, a.Node) }, Metrics: a.Registry, Log: a.Log,
 	})
+}
+
+// holders are the other nodes that hold a slot, of whatever group.
+func holders(ctx context.Context, slots *lock.Slots, own string) ([]string, error) {
+	all, _, err := slots.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range all {
+		if s.Holder != "" && s.Holder != own {
+			names = append(names, s.Holder)
+		}
+	}
+	return names, nil
 }

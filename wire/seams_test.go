@@ -10,6 +10,7 @@ import (
 
 	"kubebaton.io/baton/agent"
 	"kubebaton.io/baton/lock"
+	"kubebaton.io/baton/node"
 )
 
 // What an error of a write means decides whether the next write is a fence.
@@ -45,5 +46,18 @@ func TestOutcome(t *testing.T) {
 	}
 	if outcome(nil) != nil {
 		t.Error("no error has an outcome")
+	}
+}
+
+// A word of the drain that the cycle does not know would be shown as another.
+func TestWhateverHoldsADrainUpIsAReasonOfTheCycle(t *testing.T) {
+	for _, word := range []string{
+		node.ReasonUnmanagedPod, node.ReasonPodAnnotation, node.ReasonRule, node.ReasonLocalVolume, node.ReasonEmptyDir, node.ReasonJob,
+		node.ReasonAge, node.ReasonTerminating, node.ReasonBudget, node.ReasonEviction, node.ReasonVolume, node.ReasonLoadBalancer,
+		node.ReasonOtherRebooter,
+	} {
+		if !agent.Reason(word).Known() {
+			t.Errorf("%s is not known", word)
+		}
 	}
 }

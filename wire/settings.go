@@ -69,9 +69,11 @@ func drainSettings(d config.Drain) node.DrainSettings {
 	}
 	for _, r := range d.Rules {
 		rule := node.Rule{Namespaces: r.Namespaces, Do: r.Do}
-		if selector, err := metav1.LabelSelectorAsSelector(&r.PodSelector); err == nil { // Parse has seen to it
-			rule.Match = func(l map[string]string) bool { return selector.Matches(labels.Set(l)) }
+		selector, err := metav1.LabelSelectorAsSelector(&r.PodSelector)
+		if err != nil { // Parse has seen to it that there is none
+			selector = labels.Nothing()
 		}
+		rule.Match = func(l map[string]string) bool { return selector.Matches(labels.Set(l)) }
 		s.Rules = append(s.Rules, rule)
 	}
 	return s

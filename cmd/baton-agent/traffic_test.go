@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"slices"
@@ -149,7 +148,7 @@ func kindOf(r *badline.Request) string {
 		return "a read of the Node"
 	case !strings.HasSuffix(r.Path, "/eviction") || strings.Contains(r.Path, "permission-probe"):
 		return ""
-	case bytes.Contains(r.Body, []byte(metav1.DryRunAll)):
+	case r.Query.Get("dryRun") == metav1.DryRunAll:
 		return "a trial of an eviction"
 	}
 	return "an eviction"

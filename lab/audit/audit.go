@@ -105,7 +105,7 @@ type Eviction struct {
 	Code           int
 }
 
-// Evictions are those in a log file, in its order; the interval is as in Count.
+// Evictions are those in a log file, in its order, without dry runs; the interval is as in Count.
 func Evictions(path string, from, to time.Time) ([]Eviction, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -114,7 +114,7 @@ func Evictions(path string, from, to time.Time) ([]Eviction, error) {
 	defer f.Close()
 	var found []Eviction
 	err = each(f, from, to, func(e event) {
-		if e.Verb == "create" && e.Object.Resource == "pods" && e.Object.Subresource == "eviction" {
+		if e.Verb == "create" && e.Object.Resource == "pods" && e.Object.Subresource == "eviction" && !strings.Contains(e.RequestURI, "dryRun=All") {
 			found = append(found, Eviction{e.Received, e.caller(), e.Object.Namespace, e.Object.Name, e.Response.Code})
 		}
 	})

@@ -34,7 +34,7 @@ func TestCount(t *testing.T) {
 	t.Run("requests are counted per pod, a watch once, and a line half written not at all", func(t *testing.T) {
 		want := Counts{
 			agentA:          {{Verb: "get", Resource: "nodes", Code: 200}: 1, {Verb: "watch", Resource: "nodes", Code: 200}: 1, {Verb: "watch", Resource: "nodes", Code: 403}: 1},
-			agentB:          {{Verb: "create", Resource: "pods", Subresource: "eviction", Code: 429}: 1, {Verb: "create", Resource: "pods", Subresource: "eviction", Code: 201}: 1},
+			agentB:          {{Verb: "create", Resource: "pods", Subresource: "eviction", Code: 429}: 1, {Verb: "create", Resource: "pods", Subresource: "eviction", Code: 201}: 2},
 			{User: "admin"}: {{Verb: "get", Resource: "/readyz", Code: 200}: 1},
 		}
 		if diff := cmp.Diff(want, count(t, time.Time{}, time.Time{})); diff != "" {
