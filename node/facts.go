@@ -192,15 +192,20 @@ func (v *volumes) of(ctx context.Context, d *Drainer, pods []*corev1.Pod) map[st
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	found, known := make(map[string]podVolumes, len(pods)), make(map[string]podVolumes, len(pods))
-	var mu sync.Mutex
-	var g errgroup.Group
-	g.SetLimit(asking)
+	var missing []*corev1.Pod
 	for _, p := range pods {
 		uid := string(p.UID)
 		if has, ok := v.known[uid]; ok {
 			found[uid], known[uid] = has, has
-			continue
+		} else {
+			missing = append(missing, p)
 		}
+	}
+	var mu sync.Mutex // of both maps from here on
+	var g errgroup.Group
+	g.SetLimit(asking)
+	for _, p := range missing {
+		uid := string(p.UID)
 		g.Go(func() error {
 			has, err := d.volumesOf(ctx, p)
 			if err != nil {

@@ -78,6 +78,12 @@ func TestBound(t *testing.T) {
 			t.Errorf("not read: %v", unread)
 		}
 	}
+	for i := range 20 { // some are known, some are new
+		s.pod(fmt.Sprintf("more-%02d", i))
+	}
+	if all, err := listPods(t.Context(), s.clientset, s.node); err != nil || len(d.volumes.of(t.Context(), d, all)) != 24 {
+		t.Errorf("the volumes of not all of %d pods: %v", len(all), err)
+	}
 	claims := 0
 	for _, call := range s.requests.calls {
 		if strings.Contains(call, "persistentvolume") {
