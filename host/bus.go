@@ -28,6 +28,7 @@ const (
 	loginBlocked        = "org.freedesktop.login1.BlockedByInhibitorLock"
 	loginInProgress     = "org.freedesktop.login1.OperationInProgress"
 	systemdNoSuchUnit   = "org.freedesktop.systemd1.NoSuchUnit"
+	systemdUnitExists   = "org.freedesktop.systemd1.UnitExists"
 	systemdMasked       = "org.freedesktop.systemd1.UnitMasked"
 	systemdDestructive  = "org.freedesktop.systemd1.TransactionIsDestructive"
 	systemdShuttingDown = "org.freedesktop.systemd1.ShuttingDown"

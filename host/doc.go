@@ -1,7 +1,8 @@
 // Package host is Baton's door to the machine under its node: the sentinel files that say a reboot is wanted, the boot ID
-// that proves one, and systemd, which is asked to do it. Every path in its configuration is a path of the host; the
-// package looks for it below Root, where the host's directories are mounted (read-only is enough), and reads no sentinel
-// through a symbolic link out of it. logind and systemd are reached over the host's system bus. No process is ever started.
+// that proves one, and systemd, which is asked to do it, and to run the hooks that people put there. Every path in its
+// configuration is a path of the host; the package looks for it below Root, where the host's directories are mounted
+// (read-only is enough), and reads no sentinel through a symbolic link out of it. logind and systemd are reached over the
+// host's system bus. This process starts no other: hooks are children of systemd.
 //
 // # Guarantees
 //
@@ -15,6 +16,9 @@
 //   - [Host.Reboot] reads logind's answer. nil means accepted. [ErrInhibited], [ErrInProgress] and [ErrDenied] are systemd's
 //     refusals; [ErrUnknown] means that the request may have been heard and its answer is lost; with any other error no
 //     reboot was accepted.
+//   - [Host.RunHooks] has systemd run what nobody but root can have put or changed there, or names the file and refuses. A hook
+//     is started once for one stage, cycle and attempt, whatever becomes of this process and of the bus meanwhile; its end is
+//     told by systemd, which is not polled. Exit code 0 is success and nothing else is.
 //   - Every wait for the bus ends, at the latest, with CallTimeout. A bus that was restarted is found again: each operation
 //     opens its own connection and closes it, so that none is ever stale and an idle agent holds none.
 //   - [Host.Lock] is held by at most one process on the host, in whatever container, and the kernel gives it back when that
@@ -22,6 +26,8 @@
 //
 // # Not guaranteed
 //
+//   - That a hook which was started has an effect once, or at all. Who stops its unit by hand, and makes systemd forget it while
+//     no agent runs, has it run again.
 //   - That a reboot comes. Accepted means accepted: only a changed boot ID proves a reboot.
 //   - That no shutdown begins after [Host.Shutdown] returned, or that one forced past systemd (reboot -ff, sysrq, the power
 //     button's firmware, a hypervisor) is ever seen.

@@ -13,11 +13,12 @@
 //     that nobody serves gets the daemon's own error.
 //   - [Login] is a logind and [Systemd] a systemd with nothing going on, as far as package host asks them. A test changes
 //     what it is about.
+//   - [Units] is a systemd that takes transient units and tells of them. A script says how they end; nothing is run.
 //   - [Bus.Stop] is sudden: no connection is closed in an orderly way. [Bus.Run] starts the daemon again on the same socket.
 //   - Nothing is left when the test ends.
 //
 // # Not guaranteed
 //
 //   - There is no policy: everybody may own every name and call every method.
-//   - A Service answers no signals and has no introspection.
+//   - A Service sends no signals and has no introspection.
 package bustest
