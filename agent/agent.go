@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,13 +16,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Config is what an Agent needs. Every field but Clock and Home is required.
+// Config is what an Agent needs. Every field but Hooks, Clock and Home is required.
 type Config struct {
 	Node       NodeStore
 	Slots      SlotStore
 	Host       Host
 	Pods       Pods
 	Marshal    Marshal
+	Hooks      Hooks // nil: none are run
 	Clock      Clock // nil: the skew is not known and never shuts a gate
 	Home       Home  // nil: a stop is never a removal
 	Log        *slog.Logger
@@ -63,6 +65,7 @@ type Agent struct {
 
 	drain job // evictions of the phase Draining
 	pods  job // the watch of the phases Verifying and Failed
+	hooks job // of a stage of the phases Draining, Verifying and Failed
 }
 
 // New checks c and names everything that is missing.
@@ -85,6 +88,7 @@ func New(c Config) (*Agent, error) {
 	}
 	a := &Agent{Config: c, metrics: m, wake: make(chan struct{}, 1), events: make(chan event, 32)}
 	a.world = world{instance: rand.Text(), stale: true, newUID: make(chan struct{}), why: "starts", beat: time.Now()}
+	a.world.hooks.Left = true // by an earlier process
 	return a, nil
 }
 
@@ -175,6 +179,7 @@ func (a *Agent) lock(ctx context.Context) (func(), bool) {
 func (a *Agent) loop(ctx context.Context) error {
 	defer a.drain.stop()
 	defer a.pods.stop()
+	defer a.hooks.stop()
 	delay := retryFirst
 	for ctx.Err() == nil {
 		worked, err := a.turn(ctx)
@@ -238,6 +243,11 @@ func (a *Agent) housekeep(o Observation) {
 		a.pods.stop()
 		a.update(func(w *world) { w.pods = PodsReady{} })
 	}
+	run := o.hookRun().key()
+	if a.hooks.key != run {
+		a.hooks.stop()
+	}
+	a.hooks.next = run
 	if phase != Rebooting {
 		a.update(func(w *world) { w.call = Call{} })
 	}
@@ -311,7 +321,7 @@ func (a *Agent) failed(doing string, err error) {
 func (a *Agent) succeeded() {
 	a.update(func(w *world) {
 		maps.DeleteFunc(w.trouble, func(doing, _ string) bool {
-			return doing != readingSentinels && doing != evicting && doing != awaitingPods
+			return !slices.Contains([]string{readingSentinels, evicting, awaitingPods, runningHooks}, doing)
 		})
 	})
 }

@@ -17,6 +17,9 @@ func (a *Agent) apply(ctx context.Context, o Observation, e Effect) error {
 	defer cancel()
 	switch e := e.(type) {
 	case WriteNode:
+		if e.Move != nil {
+			a.hooks.stop() // none begins while its phase is being left
+		}
 		return a.store(ctx, o, e)
 	case TakeSlot:
 		return a.slot(e.Slot.Name)(a.Slots.Take(ctx, e.Slot, o.Node.UID, e.Claim))
@@ -32,6 +35,10 @@ func (a *Agent) apply(ctx context.Context, o Observation, e Effect) error {
 		a.askHost(ctx)
 	case StartDrain:
 		a.startDrain(parent, e.Settings)
+	case RunHooks:
+		a.startHooks(parent, o, e.Run)
+	case ClearHooks:
+		a.clearHooks(ctx)
 	case AwaitPods:
 		a.awaitPods(parent, e.Keys)
 	case Resign:
@@ -79,6 +86,10 @@ func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
 // tell is the one place where a transition becomes a log line, a metric and an Event.
 func (a *Agent) tell(ctx context.Context, o Observation, e WriteNode, n Node) {
 	t := e.Move
+	if t == nil && e.Record != nil && o.Record != nil && e.Record.HookRun > o.Record.HookRun { // it will be tried again
+		a.event(event{node: n, warning: true, reason: "RebootHookFailed", message: e.Record.Message})
+		return
+	}
 	if t == nil {
 		if e.Record != nil && e.Record.Phase == Waiting && o.Record != nil && e.Record.Message != o.Record.Message && e.Record.Message != "" {
 			a.Log.Info("waits", "reasons", e.Record.Reasons, "message", e.Record.Message)

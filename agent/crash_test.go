@@ -54,6 +54,7 @@ var hosts = []part{
 	{"the host accepts and stays up", func(s *sim) { s.stuck = true }},
 	{"the host goes 20 minutes late", func(s *sim) { s.goesAfter = 20 * time.Minute }},
 	{"the host cannot be asked", func(s *sim) { s.calm = errMute }},
+	{"the next hooks fail", func(s *sim) { s.failHooks(2) }},
 }
 
 var troubles = []part{
@@ -82,7 +83,7 @@ func (c crash) String() string {
 
 // run lives through the case and returns what is wrong in the end, and whether the cycle came to the effect at all.
 func (c crash) run(t *testing.T) (faults []string, reached bool) {
-	s := newSim(t)
+	s := newSim(t).withHooks()
 	s.settings.MaxReboots24h = 100
 	if c.foreign {
 		s.setCordon(true)
@@ -92,7 +93,7 @@ func (c crash) run(t *testing.T) (faults []string, reached bool) {
 			return fault{}
 		}
 		reached = true
-		s.gap = what == "reboot"
+		s.gap = what == "reboot" || what == "hook"
 		for _, p := range []part{sentinels[c.sentinel], hosts[c.host], troubles[c.trouble]} {
 			p.begin(s)
 		}
@@ -100,7 +101,7 @@ func (c crash) run(t *testing.T) (faults []string, reached bool) {
 			go s.rebootNow()
 		}
 		how := cuts[c.cut].fault
-		if how.late > 0 && (what == "evict" || what == "reboot") {
+		if how.late > 0 && (what == "evict" || what == "reboot" || what == "hook") {
 			how.late = 0 // these are not requests that wait on a line
 		}
 		return how

@@ -57,6 +57,9 @@ func draining(o Observation) Decision {
 	if c, ok := stops(o.closed()); ok {
 		return o.undo(c.Reason, c.Message)
 	}
+	if d, succeeded := preHooks(o, s); !succeeded {
+		return d
+	}
 	switch {
 	case o.Drain.Empty:
 		n := r.clone()
@@ -75,6 +78,24 @@ func draining(o Observation) Decision {
 		return do(StartDrain{o.drain()})
 	}
 	return wait("drains: "+o.Drain.Message, o.Due.Deadline, o.nextBeat(s), o.Gates.Until, o.Window.Next)
+}
+
+// preHooks decides until the hooks of the node that is to be drained, or is empty now, have succeeded. The time of those
+// before the drain is the drain's. The others end by their own timeouts: the pods are gone already.
+func preHooks(o Observation, s Slot) (d Decision, succeeded bool) {
+	wakes := []time.Time{o.nextBeat(s), o.Gates.Until, o.Window.Next}
+	late := o.passed(o.Due.Deadline)
+	if !late {
+		wakes = append(wakes, o.Due.Deadline)
+	}
+	d, ended, failed := o.runHooks(wakes...)
+	switch {
+	case failed != "":
+		return o.backoff(ReasonHook, failed), false
+	case !ended && late && (d.Do == nil && !o.Drain.Empty || o.Hooks.Trouble != ""):
+		return o.backoff(ReasonHook, o.hooksLate("drain.timeout", o.Record.Settings.DrainTimeout)), false
+	}
+	return d, ended
 }
 
 // stops returns the first closed gate that stops a cycle under way: one that was asked and said no. The pods are the

@@ -56,7 +56,7 @@ func TestFence(t *testing.T) {
 		return Observation{
 			Now: now, Instance: "new", Boot: "b", Exists: true, Record: r, Settings: &st, Group: "workers", SentinelKnown: true,
 			Node:     Node{Name: "n1", UID: "u", Unschedulable: true, BootID: "b", Ready: true},
-			Sentinel: Sentinel{Source: "s", Fingerprint: "f"}, Window: Window{Open: true},
+			Sentinel: Sentinel{Source: "s", Fingerprint: "f"}, Window: Window{Open: true}, Hooks: HookView{None: true},
 			Slots:    []Slot{{Name: "slot-workers-0", Group: "workers", Holder: "n1", HolderUID: "u", Nominee: "u", Instance: "old", Cordon: CordonBaton, BootID: "b", Renewed: now}},
 			Gates:    Gates{At: now, Until: now.Add(time.Minute)},
 			Shutdown: Shutdown{At: now},

@@ -322,7 +322,7 @@ func TestWrongBeliefs(t *testing.T) {
 		return Observation{
 			Now: now, Instance: "i", Boot: "b2", Exists: true, Group: "workers", Settings: &st, Window: Window{Open: true}, Record: r,
 			Node: Node{Name: "n", UID: "u", Ready: true, BootID: "b2"}, Sentinel: Sentinel{Source: "x", Fingerprint: "f2"}, SentinelKnown: true,
-			Gates: Gates{At: now, Until: now.Add(time.Minute), Preflight: true}, Shutdown: Shutdown{At: now},
+			Gates: Gates{At: now, Until: now.Add(time.Minute), Preflight: true}, Shutdown: Shutdown{At: now}, Hooks: HookView{None: true},
 		}
 	}
 	t.Run("a slot that was taken for another cycle is freed, not used", func(t *testing.T) {

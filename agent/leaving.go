@@ -55,6 +55,7 @@ func (a *Agent) leave(ctx context.Context) {
 	}
 	a.drain.stop()
 	a.pods.stop()
+	a.hooks.stop()
 	for {
 		select {
 		case e := <-a.events:

@@ -16,6 +16,8 @@ type metrics struct {
 	closed      *prometheus.GaugeVec
 	downtime    prometheus.Gauge
 	errors      *prometheus.CounterVec
+	hookRuns    *prometheus.CounterVec
+	hookSeconds *prometheus.HistogramVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -38,9 +40,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "baton_errors_total", Help: "Calls to the API server or the host that failed, by what was being done.",
 		}, []string{"doing"}),
+		hookRuns: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "baton_hook_runs_total", Help: "Hooks that have ended since the agent started, by how.",
+		}, []string{"stage", "result"}),
+		hookSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "baton_hook_duration_seconds", Help: "How long hooks ran.", Buckets: []float64{0.1, 1, 10, 60, 300, 900, 3600},
+		}, []string{"stage"}),
 	}
 	var faults []error
-	for _, c := range []prometheus.Collector{m.inPhase, m.transitions, m.required, m.closed, m.downtime, m.errors} {
+	for _, c := range []prometheus.Collector{m.inPhase, m.transitions, m.required, m.closed, m.downtime, m.errors, m.hookRuns, m.hookSeconds} {
 		if err := r.Register(c); err != nil {
 			faults = append(faults, err)
 		}

@@ -41,6 +41,7 @@ type Observation struct {
 	Shutdown Shutdown
 	Drain    DrainView
 	Pods     PodsReady
+	Hooks    HookView
 	Call     Call
 	Leading  bool
 	Leaving  bool // Baton is being removed: no process goes on where this one stops
@@ -50,7 +51,7 @@ type Observation struct {
 // first seen, and on the monotonic clock from then on, so that no step of the host's clock moves them. Zero: not stored.
 type Due struct {
 	Deadline time.Time // Draining, Verifying: give up
-	Until    time.Time // Backoff, Waiting: no bid before
+	Until    time.Time // Backoff, Waiting: no bid before; Verifying, Failed: no hook before
 	Soaked   time.Time // Verifying: long enough healthy
 	Slow     time.Time // Rebooting: the reboot should have come
 }

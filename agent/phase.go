@@ -63,6 +63,7 @@ const (
 	ReasonVolume           Reason = "volume"
 	ReasonLoadBalancer     Reason = "load-balancer"
 	ReasonEviction         Reason = "eviction"
+	ReasonHook             Reason = "hook"
 	ReasonDrained          Reason = "drained"
 	ReasonRefused          Reason = "refused"
 	ReasonRebootSlow       Reason = "reboot-slow"
@@ -119,6 +120,7 @@ func meanings() map[Reason]string {
 		ReasonVolume:           "volumes of pods that have ended are still on the node",
 		ReasonLoadBalancer:     "load balancers are given time to leave the node",
 		ReasonEviction:         "pods were asked to go and are not gone yet",
+		ReasonHook:             "a hook of the host has not succeeded",
 		ReasonDrained:          "the node is empty",
 		ReasonRefused:          "the host refused the reboot",
 		ReasonRebootSlow:       "the reboot was asked for and is not there yet",
@@ -164,7 +166,7 @@ func moves() map[move][]Reason {
 		{Draining, Backoff}: {
 			ReasonEviction, ReasonPDB, ReasonUnmanagedPod, ReasonTerminating, ReasonPodAnnotation, ReasonRule, ReasonLocalVolume,
 			ReasonEmptyDir, ReasonJob, ReasonAge, ReasonVolume, ReasonLoadBalancer,
-			ReasonSlotLost, ReasonRelease,
+			ReasonSlotLost, ReasonRelease, ReasonHook,
 		},
 
 		{Rebooting, Verifying}: {ReasonRebooted},
@@ -175,7 +177,7 @@ func moves() map[move][]Reason {
 
 		{Verifying, Idle}:    {ReasonHealthy},
 		{Verifying, Waiting}: {ReasonSentinelSurvived},
-		{Verifying, Failed}:  {ReasonNotReady},
+		{Verifying, Failed}:  {ReasonNotReady, ReasonHook},
 
 		{Backoff, Waiting}: {ReasonBackoff, ReasonOtherReboot, ReasonAcknowledged},
 		{Backoff, Idle}:    {ReasonSentinelGone, ReasonRemoved},

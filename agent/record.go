@@ -46,8 +46,9 @@ type Record struct {
 	Yield     bool      `json:"yield,omitempty"`    // a slot that is still held is to be freed, not used
 	Deadline  time.Time `json:"deadline,omitzero"`  // Draining, Verifying: give up then
 	Healthy   time.Time `json:"healthy,omitzero"`   // Verifying with a soak: healthy since
-	Until     time.Time `json:"until,omitzero"`     // Backoff, or Waiting after a veto: no bid before
+	Until     time.Time `json:"until,omitzero"`     // Backoff, or Waiting after a veto: no bid before; Verifying, Failed: no hook before
 	Backoffs  int       `json:"backoffs,omitempty"` // consecutive, they make the delay grow
+	HookRun   int       `json:"hookRun,omitempty"`  // the run of hooks in this cycle, from 1: one that failed is over, the next has another number
 	Survived  string    `json:"survived,omitempty"` // fingerprint of the sentinel that survived a reboot
 	Warnings  []string  `json:"warnings,omitempty"` // what would hold the drain up: other nodes go first
 	Cordoned  time.Time `json:"cordoned,omitzero"`  // Draining was entered
@@ -68,6 +69,7 @@ type Settings struct {
 	RebootTimeout  time.Duration `json:"rebootTimeout"`
 	VerifyTimeout  time.Duration `json:"verifyTimeout"`
 	Soak           time.Duration `json:"soak,omitempty"`
+	HookTimeout    time.Duration `json:"hookTimeout,omitempty"` // 0, of an earlier version: the host's default
 	BackoffInitial time.Duration `json:"backoffInitial"`
 	BackoffMax     time.Duration `json:"backoffMax"`
 	MaxReboots24h  int           `json:"maxReboots24h"`

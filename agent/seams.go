@@ -160,6 +160,34 @@ type Pods interface {
 	AwaitReady(ctx context.Context, want []string, missing func([]string)) error
 }
 
+// HookSettings say which run of the hooks it is, and what they are told.
+type HookSettings struct {
+	Node, Cycle string
+	Attempt     int
+	Reason      string        // what wants the reboot, for people
+	Timeout     time.Duration // of each hook
+}
+
+// HookResult is how one hook ended.
+type HookResult struct {
+	Name    string
+	Result  string // one word; "success" is the only good one
+	Message string // the same in a line, with what the hook said
+	Took    time.Duration
+}
+
+// HookOutcome is how the hooks of a stage ended. One that has failed is the last.
+type HookOutcome struct{ Hooks []HookResult }
+
+// Hooks are programs on the host that people want run at some stages of a reboot.
+type Hooks interface {
+	// Run runs the hooks of a stage and returns when all have succeeded, or one has not; no hooks is a success. What was
+	// run for the same stage, cycle and attempt before, by whatever process, is not run again: it answers as it did.
+	Run(ctx context.Context, stage string, s HookSettings) (HookOutcome, error)
+	// Clear stops hooks that still run, and forgets how the others ended.
+	Clear(ctx context.Context) error
+}
+
 // Marshal is this node's part in the election of the one who orders.
 type Marshal interface {
 	// Stand says whether this node may be elected now. It returns at once.

@@ -39,6 +39,10 @@ type (
 	AskHost struct{}
 	// AwaitPods watches for these pods to be Ready.
 	AwaitPods struct{ Keys []string }
+	// RunHooks begins a run of hooks, or to wait for the end of one that was begun.
+	RunHooks struct{ Run HookRun }
+	// ClearHooks stops and forgets those of runs that are over.
+	ClearHooks struct{}
 	// StartDrain begins to evict.
 	StartDrain struct{ Settings DrainSettings }
 	// Resign gives the marshal's office away.
@@ -56,13 +60,15 @@ func (AskGates) effect()    {}
 func (AskHost) effect()     {}
 func (AwaitPods) effect()   {}
 func (StartDrain) effect()  {}
+func (RunHooks) effect()    {}
+func (ClearHooks) effect()  {}
 func (Resign) effect()      {}
 func (Reboot) effect()      {}
 
 // asks tells an effect that writes nothing: that it worked does not show that the next write will.
 func asks(e Effect) bool {
 	switch e.(type) {
-	case AskGates, AskHost, AwaitPods, StartDrain:
+	case AskGates, AskHost, AwaitPods, StartDrain, RunHooks, ClearHooks:
 		return true
 	}
 	return false
@@ -109,6 +115,9 @@ func Step(o Observation) Decision {
 }
 
 func phaseStep(o Observation) Decision {
+	if o.hooksLeft() {
+		return do(ClearHooks{})
+	}
 	if o.Leaving {
 		if d, ok := leave(o); ok {
 			return d
@@ -150,7 +159,7 @@ func fence(o Observation, d Decision) Decision {
 	write, writesNode := d.Do.(WriteNode)
 	s, holds := o.held()
 	switch d.Do.(type) {
-	case AskGates, AskHost, AwaitPods, RenewSlot, DeclineSlot:
+	case AskGates, AskHost, AwaitPods, RenewSlot, DeclineSlot, ClearHooks:
 		return d // takes nothing away, and is decided anew afterwards
 	}
 	if o.Record != nil && o.Record.Instance != o.Instance && !writesNode {
@@ -269,15 +278,21 @@ func (o Observation) undo(why Reason, message string) Decision {
 	return do(o.uncordon(w))
 }
 
+// delay is how long to wait after what failed; longer each time.
+func (r *Record) delay() time.Duration {
+	d := r.Settings.BackoffInitial
+	for range min(r.Backoffs, 30) {
+		d = min(2*d, r.Settings.BackoffMax)
+	}
+	r.Backoffs++
+	return d
+}
+
 // backoff gives up this attempt.
 func (o Observation) backoff(why Reason, message string) Decision {
 	r := o.Record.clone()
 	r.Yield, r.Deadline = true, time.Time{}
-	delay := r.Settings.BackoffInitial
-	for range min(r.Backoffs, 30) {
-		delay = min(2*delay, r.Settings.BackoffMax)
-	}
-	r.Backoffs++
+	delay := r.delay()
 	r.Until = o.Now.Add(delay)
 	return do(o.uncordon(o.enter(r, Backoff, why, fmt.Sprintf("%s; next try in %s", message, delay))))
 }

@@ -10,7 +10,7 @@ import (
 // verify is the step into Verifying.
 func verify(o Observation, why Reason, message string) WriteNode {
 	r := o.Record.clone()
-	r.NewBootID, r.Healthy = o.Boot, time.Time{}
+	r.NewBootID, r.Healthy, r.Until, r.Backoffs = o.Boot, time.Time{}, time.Time{}, 0
 	r.Deadline = o.Now.Add(r.Settings.VerifyTimeout)
 	if r.Down.IsZero() {
 		r.Down = r.Since
@@ -23,7 +23,7 @@ func verifying(o Observation) Decision {
 	r := o.Record
 	if r.NewBootID != o.Boot {
 		n := r.clone()
-		n.NewBootID, n.Healthy, n.Deadline = o.Boot, time.Time{}, o.Now.Add(r.Settings.VerifyTimeout)
+		n.NewBootID, n.Healthy, n.Until, n.Deadline = o.Boot, time.Time{}, time.Time{}, o.Now.Add(r.Settings.VerifyTimeout)
 		return do(WriteNode{Record: n})
 	}
 	s, holds := o.held()
@@ -32,6 +32,14 @@ func verifying(o Observation) Decision {
 	}
 	if len(r.Pods) > 0 && !o.Pods.Running {
 		return do(AwaitPods{slices.Clone(r.Pods)})
+	}
+	if up(o) {
+		switch d, ok := o.postHooks(o.Due.Deadline, renewAt(o, s, holds)); {
+		case !ok && o.passed(o.Due.Deadline):
+			return fail(o, ReasonHook, o.hooksLate("verify.timeout", r.Settings.VerifyTimeout))
+		case !ok:
+			return d
+		}
 	}
 	why := ailing(o)
 	if r.Settings.Soak > 0 && (why == "") == r.Healthy.IsZero() {
@@ -44,9 +52,7 @@ func verifying(o Observation) Decision {
 	}
 	switch {
 	case why != "" && o.passed(o.Due.Deadline):
-		w := o.enter(r.clone(), Failed, ReasonNotReady, why)
-		w.ClearAcknowledge = true // what was acknowledged before is something else
-		return do(w)
+		return fail(o, ReasonNotReady, why)
 	case why != "":
 		return wait("verifies: "+why, o.Due.Deadline, renewAt(o, s, holds))
 	case r.Settings.Soak > 0 && !o.passed(o.Due.Soaked):
@@ -65,12 +71,22 @@ func verifying(o Observation) Decision {
 		fmt.Sprintf("rebooted and healthy after %s, boot ID %s, before %s", downtime, o.Boot, r.BootID)))
 }
 
+// fail is the end of the patience.
+func fail(o Observation, why Reason, message string) Decision {
+	w := o.enter(o.Record.clone(), Failed, why, message)
+	w.ClearAcknowledge = true // what was acknowledged before is something else
+	return do(w)
+}
+
 func renewAt(o Observation, s Slot, holds bool) time.Time {
 	if !holds {
 		return time.Time{}
 	}
 	return o.nextBeat(s)
 }
+
+// up tells whether the kubelet runs on this boot, and says that the node is Ready.
+func up(o Observation) bool { return o.Node.BootID == o.Boot && o.Node.Ready }
 
 // ailing names the first thing that is not as it was before; "" when the node is healthy.
 func ailing(o Observation) string {
@@ -134,14 +150,19 @@ func failed(o Observation) Decision {
 	if r.NewBootID != o.Boot {
 		return do(verify(o, ReasonOtherReboot, "the host was rebooted again"))
 	}
-	if s, ok := o.held(); ok && !o.beats(s) {
+	s, holds := o.held()
+	if holds && !o.beats(s) {
 		return do(RenewSlot{s, claim(o)})
 	}
 	if len(r.Pods) > 0 && !o.Pods.Running {
 		return do(AwaitPods{slices.Clone(r.Pods)})
 	}
+	if up(o) {
+		if d, ok := o.postHooks(renewAt(o, s, holds)); !ok {
+			return d
+		}
+	}
 	if why := ailing(o); why != "" {
-		s, holds := o.held()
 		return wait("failed: "+why, renewAt(o, s, holds))
 	}
 	return do(verify(o, ReasonHealthy, "everything is as before now"))

@@ -279,6 +279,7 @@ func cordon(o Observation, s Slot) Decision {
 		return do(RenewSlot{s, c})
 	}
 	r.Slot, r.Group, r.Until = s.Name, s.Group, time.Time{}
+	r.HookRun++
 	r.Pods, r.Allocatable = slices.Clone(o.Gates.Ready), o.Node.Allocatable
 	if o.Gates.Preflight {
 		r.Warnings = warnings(o.Gates.Warnings)

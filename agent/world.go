@@ -40,6 +40,7 @@ type world struct {
 	shutdown Shutdown
 	drain    DrainView
 	pods     PodsReady
+	hooks    HookView
 	call     Call
 	leaving  bool
 
@@ -240,9 +241,10 @@ func (a *Agent) observe() Observation {
 	o := Observation{
 		Now: now, Instance: w.instance, FreshID: rand.Text(), Boot: w.boot, Node: w.node, Exists: w.known && w.exists,
 		Sentinel: w.sentinel, SentinelKnown: w.sentinelKnown,
-		Gates: w.gates, Shutdown: w.shutdown, Drain: w.drain, Pods: w.pods, Call: w.call,
+		Gates: w.gates, Shutdown: w.shutdown, Drain: w.drain, Pods: w.pods, Hooks: w.hooks, Call: w.call,
 		Leading: a.Marshal.Leading(), Leaving: w.leaving, Window: Window{Open: true},
 	}
+	o.Hooks.None = a.Hooks == nil
 	p := w.parse()
 	o.Record, o.RecordErr, o.History = p.record, p.err, p.history
 	o.Due = w.dueOf(o.Record, now)

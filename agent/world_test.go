@@ -57,6 +57,12 @@ type sim struct {
 	skew      atomic.Int64         // own clock minus the API server's
 	odd       bool                 // the host answers with an error that says nothing, and goes down all the same
 
+	hooks  map[string][]*simHook // of the host, by stage
+	units  map[string]*simUnit   // of this boot
+	hooked []string              // hooks that were started
+
+	keepsUnits bool // no hook can be cleared away
+
 	uids     int           // Nodes that were registered under this name
 	theirs   bool          // the cordon that is on the node is a person's
 	settings Settings      // of the configuration in force
@@ -71,7 +77,7 @@ type sim struct {
 	reboots   int
 	effects   int
 	asked     int    // reboots that the host was asked for
-	gap       bool   // something happens between the last check and the call, which nothing can close
+	gap       bool   // something happens between the last look and the call to the host, which nothing can close
 	lastCheck func() // runs when the last check begins: in the first quorum read of the Node in Rebooting
 	log       []string
 	events    []string // reason, first word, whether it warns
@@ -88,7 +94,7 @@ var (
 )
 
 func newSim(t *testing.T) *sim {
-	s := &sim{t: t, boot: 1, pods: 3, goesAfter: 20 * time.Second, settings: testSettings()}
+	s := &sim{t: t, boot: 1, pods: 3, goesAfter: 20 * time.Second, settings: testSettings(), units: map[string]*simUnit{}}
 	s.register()
 	s.slot = Slot{Name: "slot-workers-0", Group: "workers", ResourceVersion: s.next()}
 	return s
@@ -275,6 +281,7 @@ func (l *life) at(what string, f func() error) error {
 	default:
 		err = f()
 	}
+	l.gap = false
 	if l.after != nil {
 		l.after(what)
 	}
@@ -332,6 +339,7 @@ func (s *sim) rebootNow() {
 	s.boot++
 	s.reboots++
 	s.pending = false
+	s.units = map[string]*simUnit{}
 	if !s.keeps {
 		s.sent = Sentinel{}
 	}
@@ -400,6 +408,7 @@ func (s simNode) Patch(ctx context.Context, from Node, c NodeChange) (Node, erro
 		if c.Unschedulable != nil && *c.Unschedulable && (rec.Phase != Draining || rec.Cordon != CordonBaton) {
 			s.violated("cordon without saying so in the record")
 		}
+		s.checkHome(old, rec)
 		if c.History != nil {
 			was, is := parseHistory(s.node.History), parseHistory(*c.History)
 			news := len(is.Cycles) > 0 && (len(was.Cycles) == 0 || was.Cycles[len(was.Cycles)-1] != is.Cycles[len(is.Cycles)-1])
@@ -730,8 +739,10 @@ func (s simHost) Reboot(context.Context) error {
 			s.violated("reboot with %d pods on the node", s.pods)
 		case s.node.Hold != "" && !s.gap:
 			s.violated("reboot of a node on hold")
+		default:
+			s.needHooks(r, PreDrain, "reboot")
+			s.needHooks(r, PreReboot, "reboot")
 		}
-		s.gap = false
 		if s.refuse != nil {
 			return s.refuse
 		}
@@ -788,7 +799,11 @@ func (s simPods) Drain(ctx context.Context, _ DrainSettings, progress func(Drain
 			return err
 		}
 		if why == "" {
-			if err := s.at("evict", func() error { s.pods--; return nil }); err != nil {
+			if err := s.at("evict", func() error {
+				s.needHooks(s.recordLocked(), PreDrain, "eviction")
+				s.pods--
+				return nil
+			}); err != nil {
 				return err
 			}
 		}
@@ -994,7 +1009,7 @@ func (s *sim) agent(kill context.CancelFunc) *life {
 	l := &life{sim: s, kill: kill}
 	reg := prometheus.NewRegistry()
 	a, err := New(Config{
-		Node: simNode{l}, Slots: simSlots{l}, Host: simHost{l}, Pods: simPods{l}, Marshal: simMarshal{l}, Home: simHome{l}, Clock: s,
+		Node: simNode{l}, Slots: simSlots{l}, Host: simHost{l}, Pods: simPods{l}, Hooks: simHooks{l}, Marshal: simMarshal{l}, Home: simHome{l}, Clock: s,
 		Log: slog.New(slog.NewTextHandler(logTo{s.t}, nil)), Registerer: reg,
 	})
 	if err != nil {

@@ -6,7 +6,7 @@ import "slices"
 const (
 	step, waiting, draining, verifying = "agent/step.go", "agent/waiting.go", "agent/draining.go", "agent/verifying.go"
 	apply, agent, world, record        = "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
-	observation                        = "agent/observation.go"
+	observation, hooks                 = "agent/observation.go", "agent/hooks.go"
 	store, verbs                       = "lock/store.go", "lock/verbs.go"
 	housekeep, order, canary           = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go"
 	change, drain, plan, rota, quick   = "node/change.go", "node/drain.go", "node/plan.go", "node/rota.go", "node/quick.go"
@@ -14,7 +14,7 @@ const (
 
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	return slices.Concat(ofTheWay(), ofTheDrain(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheNode())
+	return slices.Concat(ofTheWay(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheNode())
 }
 
 func ofTheWay() []mutant {
@@ -95,6 +95,31 @@ func ofTheDrain() []mutant {
 		{
 			name: "a person's uncordon is no veto", file: draining, test: "TestCycle/a_person's_uncordon|TestLastCheck",
 			old: "	case !o.Node.Unschedulable || o.Record.Cordon == CordonNone:", new: "	case o.Node.Name == \"\":",
+		},
+	}
+}
+
+func ofTheHooks() []mutant {
+	return []mutant{
+		{
+			name: "the pre-reboot hook is ignored", file: draining, test: "TestHooks/a_failing_one_before_the_reboot",
+			old: "	case failed != \"\":\n		return o.backoff(ReasonHook, failed), false", new: "	case failed != \"\" && !o.Drain.Empty:\n		return o.backoff(ReasonHook, failed), false",
+		},
+		{
+			name: "the pre-reboot hook is not waited for", file: draining, test: "TestHooks/run_in_order",
+			old: "	return d, ended\n}", new: "	return d, ended || o.Drain.Empty\n}",
+		},
+		{
+			name: "the node is given back before the post-reboot hook has succeeded", file: verifying, test: "TestHooks/a_failing_one_after_the_reboot",
+			old: "	if up(o) {\n		switch d, ok := o.postHooks(o.Due.Deadline,", new: "	if up(o) && o.Node.Name == \"\" {\n		switch d, ok := o.postHooks(o.Due.Deadline,",
+		},
+		{
+			name: "an attempt has the number of the one before", file: waiting, test: "TestHooks/one_that_could_not_be_cleared",
+			old: "	r.HookRun++\n", new: "",
+		},
+		{
+			name: "hooks that still run are left to themselves", file: hooks, test: "TestHooks/one_that_runs_when_a_person_uncordons",
+			old: "	return o.Hooks.Left && !o.Hooks.None", new: "	return o.Hooks.Left && o.Hooks.None",
 		},
 	}
 }
