@@ -51,6 +51,7 @@ type Config struct {
 	Groups         []Group  `json:"groups"`         // never empty; the first that matches a node has it
 
 	Drain             Drain    `json:"drain"` // default of groups[].drain, field by field
+	Hooks             Hooks    `json:"hooks"`
 	Verify            Verify   `json:"verify"`
 	Backoff           Backoff  `json:"backoff"`
 	DeletedGrace      Duration `json:"deletedGrace"`      // how long a holder's Node must be seen gone
@@ -128,6 +129,11 @@ type DrainRule struct {
 type LoadBalancers struct {
 	Exclude bool     `json:"exclude"` // by the label node.kubernetes.io/exclude-from-external-load-balancers
 	Wait    Duration `json:"wait"`    // before the first eviction
+}
+
+// Hooks are the programs that the hosts have in /etc/baton/hooks.d.
+type Hooks struct {
+	Timeout Duration `json:"timeout"` // of each
 }
 
 // Verify says when a rebooted node is back.

@@ -48,6 +48,7 @@ func Default() *Config {
 			Mode: Always, Timeout: Duration(15 * time.Minute), VolumeTimeout: Duration(time.Minute),
 			UnmanagedPods: Block, LocalVolumes: Evict, EmptyDir: Evict, Jobs: Evict, AnnotatedPods: Block,
 		},
+		Hooks:             Hooks{Timeout: Duration(5 * time.Minute)},
 		Verify:            Verify{Timeout: Duration(15 * time.Minute), Soak: 0},
 		Backoff:           Backoff{Initial: Duration(time.Minute), Max: Duration(time.Hour)},
 		DeletedGrace:      Duration(30 * time.Second),

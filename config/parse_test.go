@@ -66,6 +66,7 @@ drain:
   - {namespaces: [ci, lab], podSelector: {matchLabels: {kind: build}}, do: wait}
   - {podSelector: {matchExpressions: [{key: db, operator: Exists}]}, do: block}
   loadBalancers: {exclude: true, wait: 20s}
+hooks: {timeout: 2m}
 verify: {timeout: 10m, soak: 1m}
 backoff: {initial: 30s, max: 10m}
 deletedGrace: 1m
@@ -114,7 +115,7 @@ func fullConfig() *Config {
 				},
 			},
 		},
-		Drain: drain, Verify: Verify{minutes(10), minutes(1)}, Backoff: Backoff{Duration(30 * time.Second), minutes(10)},
+		Drain: drain, Hooks: Hooks{minutes(2)}, Verify: Verify{minutes(10), minutes(1)}, Backoff: Backoff{Duration(30 * time.Second), minutes(10)},
 		DeletedGrace: minutes(1), NominationTimeout: Duration(10 * time.Second), MaxReboots24h: 3,
 	}
 }
@@ -199,7 +200,7 @@ func TestParseNamesEveryFault(t *testing.T) {
 		"two documents":    {header + "---\n" + header, []string{"must be one YAML document, found 2: remove the line ---"}},
 		"after an end":     {header + "...\nmaxFailed: 1\n", []string{"must be one YAML document, found 2: remove the line ---"}},
 		"a field twice":    {header + "maxFailed: 1\nmaxFailed: 2\n", []string{`must be YAML with each field once: line 4: key "maxFailed" already set in map`}},
-		"the case matters": {header + "maxfailed: 1\n", []string{"maxfailed: unknown field: there are apiVersion, kind, sentinels, gateInterval, pendingTaint, windows, blackouts, maxUnavailable, maxFailed, rebootTimeout, groups, drain, verify, backoff, deletedGrace, nominationTimeout, maxReboots24h"}},
+		"the case matters": {header + "maxfailed: 1\n", []string{"maxfailed: unknown field: there are apiVersion, kind, sentinels, gateInterval, pendingTaint, windows, blackouts, maxUnavailable, maxFailed, rebootTimeout, groups, drain, hooks, verify, backoff, deletedGrace, nominationTimeout, maxReboots24h"}},
 		"many at once, each with its path": {header + `
 sentinels: {files: [run/reboot, /run//x, /run/a, /run/a, 7, /]}
 gateInterval: 5

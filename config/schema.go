@@ -89,6 +89,8 @@ func schema() []Field {
 	fields = append(fields, Field{Path: "drain", kind: object, About: "How a node is emptied. The default of groups, field by field. docs/drain.md says how it is decided about a pod."})
 	fields = append(fields, drainFields("drain")...)
 	return append(fields,
+		Field{Path: "hooks", kind: object, About: "Programs of the host that run at stages of a reboot. docs/hooks.md says how they are written."},
+		span("hooks.timeout", time.Second, 24*time.Hour, "How long each hook may take. Then it is stopped, and has failed. Beside it, drain.timeout bounds the pre-drain hooks together with the drain, and verify.timeout the post-reboot ones."),
 		Field{Path: "verify", kind: object, About: "When a rebooted node counts as back."},
 		span("verify.timeout", time.Second, 24*time.Hour, "How long a rebooted node may take until all is well again, soak included. Then it counts as failed: it keeps its slot and its cordon, and the group may halt."),
 		span("verify.soak", 0, 24*time.Hour, "How long all must stay well before the node is uncordoned. Shorter than verify.timeout."),

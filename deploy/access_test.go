@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	sigsyaml "sigs.k8s.io/yaml"
 )
 
 func evict(ctx context.Context, by kubernetes.Interface, pod *corev1.Pod, uid types.UID) error {
@@ -295,6 +299,51 @@ func TestReadingControllersIsAChoice(t *testing.T) {
 		return nil
 	})
 	check(t, a.AppsV1().StatefulSets("default").Delete(t.Context(), "db", metav1.DeleteOptions{}), "cannot delete resource")
+}
+
+// With the component for hooks, the agent sees the host's hooks, and may do no more than before.
+func TestHooksAreAChoice(t *testing.T) {
+	const dir = "components/hooks"
+	raw, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var k struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Patches    []struct {
+			Path string `json:"path"`
+		} `json:"patches"`
+	}
+	if err := sigsyaml.UnmarshalStrict(raw, &k); err != nil || len(k.Patches) != 1 {
+		t.Fatalf("%d patches, %v; want one, and nothing else", len(k.Patches), err)
+	}
+	raw, err = os.ReadFile(filepath.Join(dir, k.Patches[0].Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch, err := sigsyaml.YAMLToJSON(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// kustomize merges as the API server does.
+	ds, err := admin(t).AppsV1().DaemonSets(namespace).Patch(t.Context(), account, types.StrategicMergePatchType, patch,
+		metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: "Strict"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unprivileged(t, ds)
+	spec := ds.Spec.Template.Spec
+	i := slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == "/etc/baton" })
+	if i < 0 || *spec.Volumes[i].HostPath.Type != corev1.HostPathDirectoryOrCreate {
+		t.Fatalf("volumes %+v", spec.Volumes)
+	}
+	mounted := slices.ContainsFunc(spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool {
+		return m.Name == spec.Volumes[i].Name && m.MountPath == "/host/etc/baton" && m.ReadOnly
+	})
+	if !mounted || len(spec.Volumes) != 4 {
+		t.Errorf("volumes %+v, mounts %+v", spec.Volumes, spec.Containers[0].VolumeMounts)
+	}
 }
 
 func TestEveryComponentCanBeRead(t *testing.T) {

@@ -19,8 +19,9 @@
 //   - [Host.RunHooks] has systemd run what nobody but root can have put or changed there, or names the file and refuses. A hook
 //     is started once for one stage, cycle and attempt, whatever becomes of this process and of the bus meanwhile; its end is
 //     told by systemd, which is not polled. Exit code 0 is success and nothing else is.
-//   - Every wait for the bus ends, at the latest, with CallTimeout. A bus that was restarted is found again: each operation
-//     opens its own connection and closes it, so that none is ever stale and an idle agent holds none.
+//   - Every wait for the bus ends, at the latest, with CallTimeout; that for the end of a hook, with the hook's own timeout. A
+//     bus that was restarted is found again: each operation opens its own connection and closes it, so that none is ever stale
+//     and an idle agent holds none.
 //   - [Host.Lock] is held by at most one process on the host, in whatever container, and the kernel gives it back when that
 //     process ends.
 //

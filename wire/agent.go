@@ -22,7 +22,7 @@ import (
 	"kubebaton.io/baton/node"
 )
 
-// Config is what an [Agent] needs; all but Pod is required.
+// Config is what an [Agent] needs; all but Pod and Hooks is required.
 type Config struct {
 	API       *rest.Config // best one from [kube.Config]
 	Node      string       // name of the own Node
@@ -30,6 +30,7 @@ type Config struct {
 	Namespace string       // of the slots and of Lease marshal
 	// Host opens the machine beneath, with the sentinels that are looked for; no files and 0 are its defaults.
 	Host     func(files []string, reread time.Duration) (Host, error)
+	Hooks    Hooks // nil: none are run
 	Registry prometheus.Registerer
 	Log      *slog.Logger
 }
@@ -79,10 +80,14 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	var hooks agent.Hooks
+	if c.Hooks != nil {
+		hooks = hookSeam{c.Hooks}
+	}
 	a.agent, err = agent.New(agent.Config{
 		Node: nodeSeam{a.client}, Slots: slotSeam{slots}, Host: a.host, Marshal: marshalSeam{a.marshal}, Clock: clock,
-		Pods: newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return a.drainer(ctx, client, slots) }, a.drainRules),
-		Home: homeSeam{client, c.Namespace}, Log: c.Log, Registerer: c.Registry,
+		Pods:  newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return a.drainer(ctx, client, slots) }, a.drainRules),
+		Hooks: hooks, Home: homeSeam{client, c.Namespace}, Log: c.Log, Registerer: c.Registry,
 	})
 	return a, err
 }

@@ -10,6 +10,7 @@
 //   - [agent.NodeStore]: [node.Client], the own Node
 //   - [agent.SlotStore] and [marshal.Slots]: [lock.Slots], as the agent and as the marshal use them
 //   - [agent.Host]: a [Host], which is a [host.Host]; the sentinels are those of the configuration in force
+//   - [agent.Hooks]: [Hooks], which is a [host.Host] too
 //   - [agent.Pods]: [node.Drainer], made when it is first needed, with the identity of the own node where that is admitted
 //   - [agent.Marshal]: [marshal.Marshal]
 //   - [agent.Home]: the agent's namespace

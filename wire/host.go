@@ -23,6 +23,25 @@ type Host interface {
 	Lock() (release func(), err error)
 }
 
+// Hooks runs the programs that people put on the machine, as [*host.Host] does.
+type Hooks interface {
+	RunHooks(ctx context.Context, stage string, s host.HookSettings) (host.HookOutcome, error)
+	ClearHooks(ctx context.Context) error
+}
+
+type hookSeam struct{ h Hooks }
+
+func (s hookSeam) Run(ctx context.Context, stage string, hs agent.HookSettings) (agent.HookOutcome, error) {
+	v, err := s.h.RunHooks(ctx, stage, host.HookSettings(hs))
+	out := agent.HookOutcome{Hooks: make([]agent.HookResult, len(v.Hooks))}
+	for i, r := range v.Hooks {
+		out.Hooks[i] = agent.HookResult(r)
+	}
+	return out, err
+}
+
+func (s hookSeam) Clear(ctx context.Context) error { return s.h.ClearHooks(ctx) }
+
 // hostSeam is the host. The sentinels that it looks for are those of the configuration in force; before there is one,
 // nothing is known of them.
 type hostSeam struct {

@@ -89,7 +89,7 @@ func policy(c *config.Config, s agent.Schedule) agent.Policy {
 		return g.Name, agent.Settings{
 			GateInterval: time.Duration(c.GateInterval), DrainTimeout: time.Duration(g.Drain.Timeout),
 			RebootTimeout: time.Duration(g.RebootTimeout), VerifyTimeout: time.Duration(c.Verify.Timeout), Soak: time.Duration(g.Soak),
-			BackoffInitial: time.Duration(c.Backoff.Initial), BackoffMax: time.Duration(c.Backoff.Max),
+			HookTimeout: time.Duration(c.Hooks.Timeout), BackoffInitial: time.Duration(c.Backoff.Initial), BackoffMax: time.Duration(c.Backoff.Max),
 			MaxReboots24h: c.MaxReboots24h, PendingTaint: c.PendingTaint, Exclude: g.Drain.LoadBalancers.Exclude,
 		}
 	}}

@@ -65,8 +65,13 @@ func (d *daemon) build() error {
 	if err != nil {
 		return err
 	}
+	hooks, err := host.New(host.Config{Root: d.hostRoot, BusAddress: d.busAddress, Log: d.log})
+	if err != nil {
+		return err
+	}
 	d.agent, err = wire.New(wire.Config{
-		API: cfg, Node: d.nodeName, Pod: d.podName, Namespace: d.namespace, Registry: d.reg, Log: d.log,
+		Hooks: hooks,
+		API:   cfg, Node: d.nodeName, Pod: d.podName, Namespace: d.namespace, Registry: d.reg, Log: d.log,
 		Host: func(files []string, reread time.Duration) (wire.Host, error) {
 			return host.New(host.Config{Root: d.hostRoot, BusAddress: d.busAddress, Log: d.log, Files: files, Reread: reread})
 		},

@@ -56,7 +56,7 @@
 // # Not shown
 //
 //   - What is not in the model: the loop of the agent, the runner of the marshal, the election and resigning for it, the
-//     memory of the marshal (penalties, nodes away too long), gates but the pause, windows, drains and soaks, budgets but
+//     memory of the marshal (penalties, nodes away too long), gates but the pause, windows, drains, hooks and soaks, budgets but
 //     the number of slots, groups, clocks. Package node's PATCH is a compare-and-swap here by decree; its own tests show it.
 //   - Time. It stands still; what a deadline, a nomination's end or a delay may bring, may happen at any moment (late, for
 //     deadlines). Three relations of times are believed. A Node is not registered again within the seconds between a last

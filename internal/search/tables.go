@@ -114,7 +114,7 @@ func (m *model) record(r *agent.Record) recordID {
 		return 0
 	}
 	c := *r
-	c.Version, c.Instance, c.Message, c.Backoffs = agent.RecordVersion, "", "", 0
+	c.Version, c.Instance, c.Message, c.Backoffs, c.HookRun = agent.RecordVersion, "", "", 0, 0
 	if !c.Until.IsZero() {
 		c.Until = epoch().Add(soon)
 	}
