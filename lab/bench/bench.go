@@ -114,7 +114,7 @@ func (b *bench) leave(ctx context.Context) error {
 
 // say tells what happens, with the time since the beginning and the load.
 func (b *bench) say(format string, args ...any) {
-	fmt.Fprintf(b.Stdout, "%7.1f s  load %5.1f  %s\n", time.Since(b.began).Seconds(), loadNow(), fmt.Sprintf(format, args...))
+	fmt.Fprintf(b.Stdout, "%7.1f s  load %5.1f  %s\n", time.Since(b.began).Seconds(), report.LoadNow(), fmt.Sprintf(format, args...))
 }
 
 func (b *bench) measure(ctx context.Context) error {

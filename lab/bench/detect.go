@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kubebaton.io/baton/lab/observe"
+	"kubebaton.io/baton/lab/report"
 )
 
 const (
@@ -26,15 +27,15 @@ const (
 
 // Detection is how long a node's wish took to be seen in the API.
 type Detection struct {
-	Raised  Spread `json:"raised"`       // from before the file was written to the record says Waiting
-	Cleared Spread `json:"cleared"`      // from before the file was removed to no record
-	Yard    Spread `json:"inotifyPATCH"` // the same way gone by this program: inotify, one PATCH of the Node, a watch shows it
-	Load    Load   `json:"load"`
+	Raised  report.Spread `json:"raised"`       // from before the file was written to the record says Waiting
+	Cleared report.Spread `json:"cleared"`      // from before the file was removed to no record
+	Yard    report.Spread `json:"inotifyPATCH"` // the same way gone by this program: inotify, one PATCH of the Node, a watch shows it
+	Load    report.Load   `json:"load"`
 }
 
 // detections raises and clears sentinels while people hold the nodes, so that no reboot follows.
 func (b *bench) detections(ctx context.Context) (err error) {
-	load := watchLoad(ctx)
+	load := report.WatchLoad(ctx)
 	for _, n := range b.nodes {
 		if err := b.annotate(ctx, n, annotationHold, "bench"); err != nil {
 			return err
@@ -54,10 +55,10 @@ func (b *bench) detections(ctx context.Context) (err error) {
 			raised, cleared, yard = append(raised, r), append(cleared, c), append(yard, y)
 		}
 		if (i+1)%10 == 0 {
-			b.say("Sentinel raised and cleared %d of %d times on each node: noticed after %v in the median.", i+1, b.Raises, spread(raised).Median)
+			b.say("Sentinel raised and cleared %d of %d times on each node: noticed after %v in the median.", i+1, b.Raises, report.SpreadOf(raised).Median)
 		}
 	}
-	b.report.Detection = &Detection{spread(raised), spread(cleared), spread(yard), load()}
+	b.report.Detection = &Detection{report.SpreadOf(raised), report.SpreadOf(cleared), report.SpreadOf(yard), load()}
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"kubebaton.io/baton/lab/build"
 	"kubebaton.io/baton/lab/observe"
+	"kubebaton.io/baton/lab/report"
 )
 
 const (
@@ -26,12 +27,12 @@ const (
 
 // HandOver is how long a slot took from the node that freed it to the next.
 type HandOver struct {
-	Rollouts int    `json:"rollouts"`
-	Named    Spread `json:"named"`    // from freed to the next node's nomination
-	Taken    Spread `json:"taken"`    // from freed to taken
-	Cordoned Spread `json:"cordoned"` // from freed to the next node cordoned
-	Yard     Spread `json:"leaseCAS"` // one CAS of a Lease, until a watch shows it
-	Load     Load   `json:"load"`
+	Rollouts int           `json:"rollouts"`
+	Named    report.Spread `json:"named"`    // from freed to the next node's nomination
+	Taken    report.Spread `json:"taken"`    // from freed to taken
+	Cordoned report.Spread `json:"cordoned"` // from freed to the next node cordoned
+	Yard     report.Spread `json:"leaseCAS"` // one CAS of a Lease, until a watch shows it
+	Load     report.Load   `json:"load"`
 }
 
 // startWorkload returns when there is something to evict.
@@ -59,7 +60,7 @@ func (b *bench) startWorkload(ctx context.Context) error {
 }
 
 func (b *bench) handOvers(ctx context.Context) error {
-	load := watchLoad(ctx)
+	load := report.WatchLoad(ctx)
 	from, mark := time.Now(), b.observer.Mark()
 	var yard []time.Duration
 	for i := range b.Rollouts {
@@ -79,7 +80,7 @@ func (b *bench) handOvers(ctx context.Context) error {
 	for _, h := range log.HandOvers() {
 		named, taken, cordoned = append(named, h.Named.Sub(h.Freed)), append(taken, h.Taken.Sub(h.Freed)), append(cordoned, h.Took())
 	}
-	b.report.HandOver = &HandOver{b.Rollouts, spread(named), spread(taken), spread(cordoned), spread(yard), load()}
+	b.report.HandOver = &HandOver{b.Rollouts, report.SpreadOf(named), report.SpreadOf(taken), report.SpreadOf(cordoned), report.SpreadOf(yard), load()}
 	return errors.Join(b.sound(log, from, mark), enough("hand-overs", len(cordoned), b.Rollouts*(nodeCount-1)))
 }
 

@@ -17,13 +17,14 @@ import (
 
 	"kubebaton.io/baton/lab/audit"
 	"kubebaton.io/baton/lab/observe"
+	"kubebaton.io/baton/lab/report"
 )
 
 // Idle is what agents without anything to do asked of the API server.
 type Idle struct {
 	Seconds float64     `json:"seconds"`
 	Agents  []IdleAgent `json:"agents"`
-	Load    Load        `json:"load"`
+	Load    report.Load `json:"load"`
 }
 
 // IdleAgent is one of them.
@@ -38,7 +39,7 @@ type IdleAgent struct {
 type Sample struct {
 	When string                    `json:"when"`
 	By   map[string]observe.Memory `json:"byNode"`
-	Load Load                      `json:"load"`
+	Load report.Load               `json:"load"`
 }
 
 // Size of what is shipped, in bytes.
@@ -69,8 +70,8 @@ func (b *bench) cycleMemory(ctx context.Context) error {
 }
 
 func (b *bench) sample(ctx context.Context, when string) error {
-	load := loadNow()
-	s := Sample{When: when, By: map[string]observe.Memory{}, Load: Load{load, load}}
+	load := report.LoadNow()
+	s := Sample{When: when, By: map[string]observe.Memory{}, Load: report.Load{Least: load, Largest: load}}
 	largest := int64(0)
 	for _, n := range b.nodes {
 		m, err := observe.AgentMemory(ctx, b.cluster, n)
@@ -93,7 +94,7 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	load, from := watchLoad(ctx), time.Now()
+	load, from := report.WatchLoad(ctx), time.Now()
 	b.say("Counting the requests of idle agents for %v.", b.Idle)
 	for end := from.Add(b.Idle); time.Now().Before(end); {
 		if err := pause(ctx, min(time.Minute, time.Until(end))); err != nil {
@@ -149,7 +150,7 @@ func (b *bench) agents(ctx context.Context) (map[string]string, error) {
 	return found, enough("agents", len(found), nodeCount)
 }
 
-func (b *bench) count(from, to time.Time, pods []string, load Load) error {
+func (b *bench) count(from, to time.Time, pods []string, load report.Load) error {
 	agents, err := observe.Agents(b.cluster, from, to)
 	if err != nil {
 		return err

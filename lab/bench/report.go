@@ -58,45 +58,6 @@ type Figure struct {
 	Verdict   Verdict `json:"verdict"`
 }
 
-// Spread of several values.
-type Spread struct {
-	Min     millis   `json:"minMs"`
-	Median  millis   `json:"medianMs"`
-	Max     millis   `json:"maxMs"`
-	Samples []millis `json:"samplesMs"` // in the order they were measured
-}
-
-type millis time.Duration
-
-// MarshalJSON writes a number.
-func (m millis) MarshalJSON() ([]byte, error) { return []byte(m.number()), nil }
-
-func (m millis) number() string { return fmt.Sprintf("%.1f", time.Duration(m).Seconds()*1000) }
-
-func (m millis) String() string { return m.number() + " ms" }
-
-func spread(values []time.Duration) Spread {
-	if len(values) == 0 {
-		return Spread{}
-	}
-	var s Spread
-	for _, v := range values {
-		s.Samples = append(s.Samples, millis(v))
-	}
-	sorted := slices.Sorted(slices.Values(s.Samples))
-	n := len(sorted)
-	s.Min, s.Median, s.Max = sorted[0], (sorted[(n-1)/2]+sorted[n/2])/2, sorted[n-1]
-	return s
-}
-
-func (s Spread) String() string {
-	return fmt.Sprintf("%s / %s / %v", s.Min.number(), s.Median.number(), s.Max)
-}
-
-func (s Spread) counted() string {
-	return fmt.Sprintf("%v (min / median / max of %d)", s, len(s.Samples))
-}
-
 func judged(ok bool) Verdict {
 	if ok {
 		return OK
@@ -125,13 +86,13 @@ func (r *Report) add(f Figure) {
 func (r *Report) judgeTimes() {
 	f := Figure{Name: "hand-over: slot freed → next node cordoned", Goal: "median ≤ 300 ms", Peer: "2.0–18 s at periods of 10–30 s"}
 	if h := r.HandOver; h != nil && len(h.Cordoned.Samples) > 0 {
-		f.Measured, f.Load, f.Verdict = h.Cordoned.counted(), h.Load.String(), judged(h.Cordoned.Median <= millis(maxHandOver))
+		f.Measured, f.Load, f.Verdict = h.Cordoned.Counted(), h.Load.String(), judged(h.Cordoned.Median <= report.Millis(maxHandOver))
 		f.Yardstick = fmt.Sprintf("%v: a CAS of a Lease seen", h.Yard.Median)
 	}
 	r.add(f)
 	f = Figure{Name: "detection: sentinel written → record Waiting seen", Goal: "median ≤ 100 ms", Peer: "up to its period, 1 h by default"}
 	if d := r.Detection; d != nil && len(d.Raised.Samples) > 0 {
-		f.Measured, f.Load, f.Verdict = d.Raised.counted(), d.Load.String(), judged(d.Raised.Median <= millis(maxDetection))
+		f.Measured, f.Load, f.Verdict = d.Raised.Counted(), d.Load.String(), judged(d.Raised.Median <= report.Millis(maxDetection))
 		f.Yardstick = fmt.Sprintf("%v: inotify, a PATCH seen", d.Yard.Median)
 	}
 	r.add(f)

@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"kubebaton.io/baton/lab/audit"
 	"kubebaton.io/baton/lab/observe"
+	"kubebaton.io/baton/lab/report"
 )
 
 func times(values ...int) []time.Duration {
@@ -24,8 +24,8 @@ func times(values ...int) []time.Duration {
 func measured() *Report {
 	small := map[string]observe.Memory{"n1": {RSS: 20 << 20}, "n2": {RSS: 25 << 20, Group: 40 << 20, Working: 30 << 20}}
 	return &Report{
-		HandOver:  &HandOver{Cordoned: spread(times(100, 300, 900))},
-		Detection: &Detection{Raised: spread(times(40, 100, 400))},
+		HandOver:  &HandOver{Cordoned: report.SpreadOf(times(100, 300, 900))},
+		Detection: &Detection{Raised: report.SpreadOf(times(40, 100, 400))},
 		Idle:      &Idle{Seconds: 1200, Agents: []IdleAgent{{PerHour: 2}, {PerHour: 10}}},
 		Memory:    []Sample{{When: beforeAll, By: map[string]observe.Memory{"n1": {RSS: 90 << 20}}}, {When: afterCycle, By: small}, {When: whileIdle, By: small}},
 		Size:      &Size{Binary: 30e6, Stripped: true, Image: 31e6},
@@ -39,8 +39,8 @@ func TestVerdict(t *testing.T) {
 		want   string // in the error; "" none
 	}{
 		{"everything at its goal is met", func(*Report) {}, ""},
-		{"a median hand-over above the goal", func(r *Report) { r.HandOver.Cordoned = spread(times(100, 301, 302)) }, "missed: hand-over"},
-		{"a median detection above the goal", func(r *Report) { r.Detection.Raised = spread(times(101)) }, "missed: detection"},
+		{"a median hand-over above the goal", func(r *Report) { r.HandOver.Cordoned = report.SpreadOf(times(100, 301, 302)) }, "missed: hand-over"},
+		{"a median detection above the goal", func(r *Report) { r.Detection.Raised = report.SpreadOf(times(101)) }, "missed: detection"},
 		{"one agent that asks too often", func(r *Report) { r.Idle.Agents[0].PerHour = 10.1 }, "missed: requests"},
 		{"one large agent after a cycle", func(r *Report) { r.Memory[1].By = map[string]observe.Memory{"n1": {RSS: 25<<20 + 1}} }, "agent after a cycle"},
 		{"a binary above the goal", func(r *Report) { r.Size.Binary++ }, "missed: binary"},
@@ -90,17 +90,6 @@ func TestPerHour(t *testing.T) {
 				t.Errorf("%.2f an hour, want %.2f", got, tc.want)
 			}
 		})
-	}
-}
-
-func TestSpread(t *testing.T) {
-	s := spread(times(30, 10, 20, 40))
-	if s.Min != millis(10*time.Millisecond) || s.Median != millis(25*time.Millisecond) || s.Max != millis(40*time.Millisecond) {
-		t.Errorf("min / median / max %v", s)
-	}
-	text, err := json.Marshal(s)
-	if want := `{"minMs":10.0,"medianMs":25.0,"maxMs":40.0,"samplesMs":[30.0,10.0,20.0,40.0]}`; err != nil || string(text) != want {
-		t.Errorf("JSON %s, error %v, want %s", text, err, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,11 +25,17 @@ import (
 // DefaultName of a cluster.
 const DefaultName = "lab"
 
+const (
+	defaultMaxPods = 110
+	mostPods       = 253 // addresses of a node's pod network
+)
+
 // Options of a new cluster.
 type Options struct {
 	Name         string    // "": DefaultName; short, lower case
 	Nodes        int       // how many nodes, named n1, n2, …
 	ControlPlane int       // how many of them, from n1 on, are labelled and tainted as control plane; 0: workers only
+	MaxPods      int       // how many pods a node takes; 0: 110, as a kubelet does by default
 	Cache        string    // see build.Config.Dir
 	Kubernetes   string    // see build.Config.Kubernetes
 	Progress     io.Writer // what is being done, a line each; nil: nothing is told
@@ -50,6 +57,7 @@ type state struct {
 	Kubernetes string
 	Proxy      string // image of kube-proxy
 	Parts      build.Parts
+	MaxPods    int // of every node
 	Next       int // number of the next node
 }
 
@@ -69,7 +77,8 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{dir: place(cache, o.Name), progress: o.Progress, state: state{
-		Name: o.name(), Kubernetes: cache.KubernetesVersion(), Proxy: cache.ProxyImage(), Parts: parts, Next: 1,
+		Name: o.name(), Kubernetes: cache.KubernetesVersion(), Proxy: cache.ProxyImage(), Parts: parts,
+		MaxPods: cmp.Or(o.MaxPods, defaultMaxPods), Next: 1,
 	}}
 	if err := c.hold(ctx); err != nil {
 		return nil, err
@@ -100,6 +109,9 @@ func (o Options) check() error {
 	}
 	if o.ControlPlane < 0 || o.ControlPlane > o.Nodes {
 		faults = append(faults, fmt.Errorf("control plane nodes %d: want 0 to the number of nodes, %d", o.ControlPlane, o.Nodes))
+	}
+	if o.MaxPods < 0 || o.MaxPods > mostPods {
+		faults = append(faults, fmt.Errorf("pods %d on a node: want at most %d, 0 for %d", o.MaxPods, mostPods, defaultMaxPods))
 	}
 	return errors.Join(faults...)
 }

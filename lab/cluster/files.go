@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"kubebaton.io/baton/lab/build"
@@ -21,7 +22,7 @@ func file(name string, fill ...string) (string, error) {
 
 // writeNodeFiles fills the node's own layer above the shared root file system.
 func (c *Cluster) writeNodeFiles(node string, n int, upper string) error {
-	fill := []string{"NODE_NAME", node, "NODE_IP", nodeIP(n), "PAUSE_IMAGE", build.PauseImage}
+	fill := []string{"NODE_NAME", node, "NODE_IP", nodeIP(n), "PAUSE_IMAGE", build.PauseImage, "MAX_PODS", strconv.Itoa(c.MaxPods)}
 	for name, to := range map[string]struct {
 		path string
 		mode os.FileMode

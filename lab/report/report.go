@@ -1,4 +1,5 @@
-// Package report ends a run that measured something: its figures as a file, and an error that names what was missed.
+// Package report is what all that measures here has in common: the spread of values, the load of the machine meanwhile, the
+// figures as a file, and an error that names what was missed.
 package report
 
 import (

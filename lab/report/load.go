@@ -1,4 +1,4 @@
-package bench
+package report
 
 import (
 	"context"
@@ -20,8 +20,8 @@ func (l Load) String() string {
 	return fmt.Sprintf("%.1f–%.1f", l.Least, l.Largest)
 }
 
-// loadNow is 0 where it cannot be read.
-func loadNow() float64 {
+// LoadNow is 0 where it cannot be read.
+func LoadNow() float64 {
 	var load float64
 	data, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -31,18 +31,25 @@ func loadNow() float64 {
 	return load
 }
 
-// watchLoad looks at the load until the returned function is called, or ctx ends.
-func watchLoad(ctx context.Context) func() Load {
+// WatchLoad looks at the load until the returned function is called, or ctx ends.
+func WatchLoad(ctx context.Context) func() Load {
 	ctx, cancel := context.WithCancel(ctx)
 	seen := make(chan Load, 1)
 	go func() {
-		l := Load{Least: loadNow()}
+		tick := time.NewTicker(5 * time.Second)
+		defer tick.Stop()
+		l := Load{Least: LoadNow()}
 		l.Largest = l.Least
-		for pause(ctx, 5*time.Second) == nil {
-			now := loadNow()
-			l.Least, l.Largest = min(l.Least, now), max(l.Largest, now)
+		for {
+			select {
+			case <-ctx.Done():
+				seen <- l
+				return
+			case <-tick.C:
+				now := LoadNow()
+				l.Least, l.Largest = min(l.Least, now), max(l.Largest, now)
+			}
 		}
-		seen <- l
 	}()
 	return func() Load {
 		cancel()
