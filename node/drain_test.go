@@ -571,6 +571,30 @@ func TestRunPace(t *testing.T) {
 			}
 		})
 	})
+	t.Run("what denied many is over for all as soon as it is over for one", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(30)...)
+			var first time.Time
+			w.answer = func(p *corev1.Pod) error {
+				if time.Since(w.begun) < 7*time.Second { // between the fourth time that they are asked and the fifth
+					return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, p.Name, errors.New("not now"))
+				}
+				if first.IsZero() {
+					first = time.Now()
+				}
+				return nil
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(first); d > 50*time.Millisecond {
+				t.Errorf("the last followed the first by %v", d)
+			}
+			if n := len(w.asked); n > 5*30 {
+				t.Errorf("asked %d times: %v", n, w.asked)
+			}
+		})
+	})
 	t.Run("a refusal by admission is asked again and named", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(many(1)...)
@@ -740,4 +764,37 @@ func TestRunEnds(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestADeniedPodThatIsAcceptedAsksForOneOtherNotForAll(t *testing.T) {
+	pods, now := many(4), time.Unix(1000, 0)
+	st := newRota(DrainSettings{Begun: now}, DefaultConcurrency)
+	st.observe(pods, Facts{}, now)
+	ask := func(now time.Time, a answer) string {
+		t.Helper()
+		p := st.start(now)
+		if len(p) != 1 {
+			t.Fatalf("%d pods are asked for at once, want 1", len(p))
+		}
+		st.answered(p[0].UID, a, now)
+		return p[0].Name
+	}
+	denied := answer{result: resultRefused, message: "not now"}
+	first := ask(now, denied)
+	now = now.Add(10 * time.Second)
+	for range pods {
+		ask(now, denied) // the first one again, too
+	}
+	now = now.Add(1950 * time.Millisecond) // the others may be asked for after 1 s, the first after 1.6 s
+	for range len(pods) - 1 {
+		if ask(now, denied) == first {
+			t.Fatal("the first is asked for again before the others")
+		}
+	}
+	if got := ask(now, answer{result: resultAccepted}); got != first {
+		t.Fatalf("%s is accepted, want %s", got, first)
+	}
+	if p := st.start(now); len(p) != 1 {
+		t.Errorf("%d others are asked for at once, want 1", len(p))
+	}
 }

@@ -63,6 +63,9 @@ type podState struct {
 	stuckAt  time.Time // when its grace period is well over; zero while it is not ending
 }
 
+// denied tells that the last answer was a refusal of this pod: by admission, not by a budget.
+func (p *podState) denied() bool { return p.refusal != "" && p.delay > 0 }
+
 func (p *podState) name() string { return p.Namespace + "/" + p.Name }
 
 // rota is the state of one run: it is told what was seen and answered, and says what to do next. It does no I/O and
@@ -242,6 +245,9 @@ func (st *rota) answered(uid string, a answer, now time.Time) {
 		}
 		st.allowed(g)
 		st.groupFor(p.owner).evicted = true
+		if p.denied() {
+			st.advance(p, now)
+		}
 		p.accepted, p.refusal, p.backoff = true, "", backoff{notBefore: now.Add(settle)}
 	case resultGone:
 		p.refused(now, goneSettle)
@@ -256,6 +262,22 @@ func (st *rota) answered(uid string, a answer, now time.Time) {
 	default:
 		p.refused(now, a.after)
 		p.refusal = a.message
+	}
+}
+
+// advance asks for one more of the refused pods that share the controller, or the words of the refusal, of one that is accepted
+// now: what denied them may be over, and that one will tell in turn. All of them at once would be asked in vain by a webhook
+// that lets them go one by one.
+func (st *rota) advance(accepted *podState, now time.Time) {
+	var next *podState
+	for _, p := range st.pods {
+		alike := p.owner == accepted.owner || p.refusal == accepted.refusal
+		if p != accepted && alike && p.denied() && p.group == nil && (next == nil || p.notBefore.Before(next.notBefore)) {
+			next = p
+		}
+	}
+	if next != nil && next.notBefore.After(now) {
+		next.notBefore = now
 	}
 }
 
