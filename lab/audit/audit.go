@@ -57,6 +57,7 @@ type event struct {
 	Stage      string    `json:"stage"`
 	Verb       string    `json:"verb"`
 	RequestURI string    `json:"requestURI"`
+	UserAgent  string    `json:"userAgent"`
 	Received   time.Time `json:"requestReceivedTimestamp"`
 	Staged     time.Time `json:"stageTimestamp"`
 	User       struct {
@@ -93,6 +94,23 @@ func Count(r io.Reader, from, to time.Time) (Counts, error) {
 			counts[caller] = map[Request]int{}
 		}
 		counts[caller][request]++
+	})
+	return counts, err
+}
+
+// CountUserAgent counts the requests in a log file of the program that calls itself so, for callers that share a user; the
+// interval is as in Count.
+func CountUserAgent(path, userAgent string, from, to time.Time) (map[Request]int, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("counting requests: %w", err)
+	}
+	defer f.Close()
+	counts := map[Request]int{}
+	err = each(f, from, to, func(e event) {
+		if e.UserAgent == userAgent {
+			counts[e.request()]++
+		}
 	})
 	return counts, err
 }

@@ -82,6 +82,22 @@ func TestCount(t *testing.T) {
 		}
 	})
 
+	t.Run("programs that share a user are told apart by their User-Agent", func(t *testing.T) {
+		const line = `{"stage":"ResponseComplete","verb":"get","userAgent":%q,"objectRef":{"resource":"pods"},"responseStatus":{"code":404}}` + "\n"
+		path := filepath.Join(t.TempDir(), "audit.log")
+		text := fmt.Sprintf(line, "a") + fmt.Sprintf(line, "b") + fmt.Sprintf(line, "a")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := CountUserAgent(path, "a", time.Time{}, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[Request]int{{Verb: "get", Resource: "pods", Code: 404}: 2}, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+
 	t.Run("the table of pods leaves people out", func(t *testing.T) {
 		var b strings.Builder
 		if err := count(t, time.Time{}, time.Time{}).Print(&b, true); err != nil {

@@ -1,0 +1,141 @@
+package drains
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"kubebaton.io/baton/lab/audit"
+)
+
+// maxError is how many bytes of a tool's error are told.
+const maxError = 300
+
+// heat is one drain.
+type heat struct {
+	from, to time.Time
+	lives    []life // that ended in it
+	err      error  // of the tool
+}
+
+func (h heat) total() time.Duration { return h.to.Sub(h.from) }
+
+// above is the time that the drain took and the slowest pod did not.
+func (h heat) above() time.Duration { return h.total() - slowest(h.lives) }
+
+// failed is the tool's error, without all that it says about each of many pods.
+func (h heat) failed() error {
+	if h.err == nil || len(h.err.Error()) <= maxError {
+		return h.err
+	}
+	return errors.New(h.err.Error()[:maxError] + " …")
+}
+
+// drain lets the tool drain the node, once it is cordoned. The error is not the tool's.
+func (b *bench) drain(ctx context.Context, t tool) (heat, error) {
+	if err := b.cordon(ctx, true); err != nil {
+		return heat{}, err
+	}
+	if err := t.warm(ctx, nodeName); err != nil {
+		return heat{}, err
+	}
+	h := heat{from: time.Now()}
+	h.err = t.drain(ctx, nodeName)
+	h.to = time.Now()
+	if h.err == nil {
+		// The tool may have heard of the last end before the watch here.
+		if err := b.watch.wait(ctx, "the node to be empty", empty); err != nil {
+			return h, fmt.Errorf("%s left a pod: %w", t.name, err)
+		}
+	}
+	lives, _ := b.watch.all()
+	h.lives = ended(lives, nodeName, h.from)
+	return h, nil
+}
+
+func empty(lives []life) bool {
+	for _, l := range lives {
+		if l.node == nodeName && l.gone.IsZero() {
+			return false
+		}
+	}
+	return true
+}
+
+// requests counts those of a drain. The log may be behind by a moment.
+func (b *bench) requests(t tool, h heat) (Requests, error) {
+	counts, err := audit.CountUserAgent(b.cluster.AuditLog(), t.userAgent, h.from, h.to)
+	if err != nil {
+		return Requests{}, err
+	}
+	r := Requests{By: map[string]int{}}
+	for request, n := range counts {
+		what := request.Verb + " " + request.Resource
+		if request.Subresource != "" {
+			what += "/" + request.Subresource
+		}
+		r.By[fmt.Sprintf("%s %d", what, request.Code)] += n
+		r.Total += n
+		if request.Subresource == "eviction" {
+			r.Evictions += n
+		}
+	}
+	return r, nil
+}
+
+// race lets the tools drain n pods in turn, the one first and then the other.
+func (b *bench) race(ctx context.Context, config *rest.Config, l limits, n, rounds int) error {
+	both, err := tools(config, l)
+	if err != nil {
+		return err
+	}
+	sides := map[string]*side{}
+	for _, t := range both {
+		sides[t.name] = &side{}
+	}
+	b.say("%d pods, limits of the clients: %s.", n, l.name)
+	if err := b.fill(ctx, n); err != nil {
+		return err
+	}
+	for i := range 2 * rounds {
+		t := both[(i+i/2)%2] // a b, b a, a b
+		h, err := b.drain(ctx, t)
+		if err == nil {
+			err = h.failed()
+		}
+		if err != nil {
+			return fmt.Errorf("draining with %s: %w", t.name, err)
+		}
+		if len(h.lives) != n {
+			return fmt.Errorf("%s drained %d pods, want %d", t.name, len(h.lives), n)
+		}
+		if err := b.fill(ctx, n); err != nil {
+			return err
+		}
+		r, err := b.requests(t, h)
+		if err != nil {
+			return err
+		}
+		sides[t.name].add(h, r)
+		b.say("%-8s %d pods in %.2f s, %.2f s of it above the slowest pod's own end, %d requests",
+			t.name, n, h.total().Seconds(), h.above().Seconds(), r.Total)
+	}
+	b.report.Races = append(b.report.Races, Race{
+		Pods: n, Limits: l.name, Rounds: rounds, Judged: l.qps < 0, Baton: sides[baton].result(), Kubectl: sides[kubectl].result(),
+	})
+	return nil
+}
+
+// side gathers the drains of one tool.
+type side struct {
+	above, total, slowest []time.Duration
+	requests              []Requests
+}
+
+func (s *side) add(h heat, r Requests) {
+	s.above, s.total, s.slowest = append(s.above, h.above()), append(s.total, h.total()), append(s.slowest, slowest(h.lives))
+	s.requests = append(s.requests, r)
+}
