@@ -11,14 +11,17 @@ import (
 	"kubebaton.io/baton/lab/audit"
 )
 
-// maxError is how many bytes of a tool's error are told.
-const maxError = 300
+const (
+	maxError = 300 // bytes of a tool's error that are told
+	maxTries = 3   // of a drain
+)
 
 // heat is one drain.
 type heat struct {
 	from, to time.Time
 	lives    []life // that ended in it
 	err      error  // of the tool
+	late     bool   // the watch was cut in it, and has shown late what followed
 }
 
 func (h heat) total() time.Duration { return h.to.Sub(h.from) }
@@ -42,7 +45,7 @@ func (b *bench) drain(ctx context.Context, t tool) (heat, error) {
 	if err := t.warm(ctx, nodeName); err != nil {
 		return heat{}, err
 	}
-	h := heat{from: time.Now()}
+	h, opens := heat{from: time.Now()}, b.watch.opens.Load()
 	h.err = t.drain(ctx, nodeName)
 	h.to = time.Now()
 	if h.err == nil {
@@ -52,7 +55,7 @@ func (b *bench) drain(ctx context.Context, t tool) (heat, error) {
 		}
 	}
 	lives, _ := b.watch.all()
-	h.lives = ended(lives, nodeName, h.from)
+	h.lives, h.late = ended(lives, nodeName, h.from), b.watch.opens.Load() != opens
 	return h, nil
 }
 
@@ -92,41 +95,54 @@ func (b *bench) race(ctx context.Context, config *rest.Config, l limits, n, roun
 	if err != nil {
 		return err
 	}
-	sides := map[string]*side{}
-	for _, t := range both {
-		sides[t.name] = &side{}
-	}
+	sides := map[string]*side{baton: {}, kubectl: {}}
 	b.say("%d pods, limits of the clients: %s.", n, l.name)
 	if err := b.fill(ctx, n); err != nil {
 		return err
 	}
 	for i := range 2 * rounds {
 		t := both[(i+i/2)%2] // a b, b a, a b
-		h, err := b.drain(ctx, t)
-		if err == nil {
-			err = h.failed()
-		}
+		h, r, err := b.heat(ctx, t, n)
 		if err != nil {
 			return fmt.Errorf("draining with %s: %w", t.name, err)
 		}
-		if len(h.lives) != n {
-			return fmt.Errorf("%s drained %d pods, want %d", t.name, len(h.lives), n)
-		}
-		if err := b.fill(ctx, n); err != nil {
-			return err
-		}
-		r, err := b.requests(t, h)
-		if err != nil {
-			return err
-		}
 		sides[t.name].add(h, r)
-		b.say("%-8s %d pods in %.2f s, %.2f s of it above the slowest pod's own end, %d requests",
-			t.name, n, h.total().Seconds(), h.above().Seconds(), r.Total)
 	}
 	b.report.Races = append(b.report.Races, Race{
 		Pods: n, Limits: l.name, Rounds: rounds, Judged: l.qps < 0, Baton: sides[baton].result(), Kubectl: sides[kubectl].result(),
 	})
 	return nil
+}
+
+// heat drains n pods and starts them again. One in which the watch was cut is no measurement and is done again.
+func (b *bench) heat(ctx context.Context, t tool, n int) (h heat, r Requests, err error) {
+	h.late = true
+	for try := 0; h.late && try < maxTries; try++ {
+		if h, err = b.drain(ctx, t); err != nil {
+			return h, r, err
+		}
+		if err := h.failed(); err != nil {
+			return h, r, err
+		}
+		if len(h.lives) != n {
+			return h, r, fmt.Errorf("%d pods were drained, want %d", len(h.lives), n)
+		}
+		if err := b.fill(ctx, n); err != nil {
+			return h, r, err
+		}
+		if r, err = b.requests(t, h); err != nil {
+			return h, r, err
+		}
+		b.say("%-8s %d pods in %.2f s, %.2f s of it above the slowest pod's own end, %d requests",
+			t.name, n, h.total().Seconds(), h.above().Seconds(), r.Total)
+		if h.late {
+			b.say("%-8s the watch was cut: that was no measurement", t.name)
+		}
+	}
+	if h.late {
+		err = fmt.Errorf("the watch was cut in each of %d drains", maxTries)
+	}
+	return h, r, err
 }
 
 // side gathers the drains of one tool.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 )
 
 // life is what a watch has shown of a pod, by the clock of this program.
@@ -28,23 +31,37 @@ type life struct {
 type podWatch struct {
 	watch watch.Interface
 	done  chan struct{} // closed when the watch has ended
+	opens atomic.Int32  // how often it was begun or taken up
 
 	mu      sync.Mutex
 	lives   map[types.UID]life
 	changed chan struct{} // closed at the next change
 }
 
-// errWatchEnded: nothing was missed before, and nothing can be measured after.
+// errWatchEnded: it could not be taken up again where it had been cut.
 var errWatchEnded = errors.New("the watch of the pods ended")
 
-// watchPods begins to watch before there are pods.
+// watchPods watches from now on. A watch that is cut, as the API server does with readers that are too slow for it, is taken
+// up where it ended: then what follows is shown late, but it is shown.
 func watchPods(ctx context.Context, client kubernetes.Interface) (*podWatch, error) {
-	hour := int64(3600)
-	w, err := client.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{TimeoutSeconds: &hour})
+	pods := client.CoreV1().Pods(namespace)
+	now, err := pods.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("listing the pods: %w", err)
+	}
+	p := &podWatch{done: make(chan struct{}), lives: map[types.UID]life{}, changed: make(chan struct{})}
+	open := func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		p.opens.Add(1)
+		return pods.Watch(ctx, o)
+	}
+	w, err := watchtools.NewRetryWatcherWithContext(ctx, now.ResourceVersion, &cache.ListWatch{WatchFuncWithContext: open})
 	if err != nil {
 		return nil, fmt.Errorf("watching the pods: %w", err)
 	}
-	p := &podWatch{watch: w, done: make(chan struct{}), lives: map[types.UID]life{}, changed: make(chan struct{})}
+	p.watch = w
+	for i := range now.Items {
+		p.see(watch.Added, &now.Items[i], time.Now())
+	}
 	go func() {
 		defer close(p.done)
 		for e := range w.ResultChan() {
