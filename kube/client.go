@@ -26,20 +26,8 @@ const (
 	pingWaitSeconds = "5"
 )
 
-// Config returns the in-cluster configuration, or that of a kubeconfig file when one is named.
-// It sets the HTTP/2 health checks, which client-go reads from the environment; values already set there win.
+// Config returns the in-cluster configuration, or that of a kubeconfig file when one is named, as Tune makes it.
 func Config(kubeconfig, userAgent string) (*rest.Config, error) {
-	for name, value := range map[string]string{
-		"HTTP2_READ_IDLE_TIMEOUT_SECONDS": pingIdleSeconds,
-		"HTTP2_PING_TIMEOUT_SECONDS":      pingWaitSeconds,
-	} {
-		if _, set := os.LookupEnv(name); set {
-			continue
-		}
-		if err := os.Setenv(name, value); err != nil {
-			return nil, fmt.Errorf("setting %s: %w", name, err)
-		}
-	}
 	var cfg *rest.Config
 	var err error
 	if kubeconfig == "" {
@@ -50,10 +38,27 @@ func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuring the API client: %w", err)
 	}
+	return cfg, Tune(cfg, userAgent)
+}
+
+// Tune gives cfg the settings that this package's guarantees rest on. It sets the HTTP/2 health checks, which client-go
+// reads from the environment; values already set there win.
+func Tune(cfg *rest.Config, userAgent string) error {
+	for name, value := range map[string]string{
+		"HTTP2_READ_IDLE_TIMEOUT_SECONDS": pingIdleSeconds,
+		"HTTP2_PING_TIMEOUT_SECONDS":      pingWaitSeconds,
+	} {
+		if _, set := os.LookupEnv(name); set {
+			continue
+		}
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("setting %s: %w", name, err)
+		}
+	}
 	cfg.UserAgent = userAgent
 	cfg.QPS = -1
 	cfg.Dial = dial
-	return cfg, nil
+	return nil
 }
 
 // Interface is the part of the API that Baton uses. kubernetes.Interface has it too; but whoever links that links every
