@@ -32,9 +32,10 @@ func leave(o Observation) (Decision, bool) {
 	return Decision{}, false
 }
 
-// leave gives the node back when this stop is the last one.
+// leave gives the node back when this stop is the last one. A stop by the host's own reboot is not: whoever comes next
+// finds the record, and nothing is given back after the call anyway.
 func (a *Agent) leave(ctx context.Context) {
-	if a.Home == nil {
+	if a.Home == nil || a.accepted() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
@@ -64,6 +65,14 @@ func (a *Agent) leave(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// accepted tells whether the host has been asked for a reboot and has not refused.
+func (a *Agent) accepted() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.world.call
+	return !c.At.IsZero() && c.Refused == ""
 }
 
 // left tells whether nothing of Baton's is on the node and on the slots any more.

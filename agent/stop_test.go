@@ -71,6 +71,9 @@ func TestAStopThatIsARemoval(t *testing.T) {
 			}
 			asked := false
 			s.with(func() { asked = s.asked > 0 })
+			if took := time.Since(began); asked && took > time.Second {
+				t.Errorf("after the call there is nothing to give back: a stop took %s", took)
+			}
 			n, sl, _ := s.state()
 			if left := n.Record != "" || n.Tainted || n.Unschedulable || sl.Holder != ""; left != asked {
 				t.Errorf("a removal in %s, a reboot asked for %v: left behind %v: %s", was, asked, left, n.Record)
