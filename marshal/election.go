@@ -95,6 +95,7 @@ type Elector struct {
 	term     *term // nil while no candidate
 	leading  bool
 	seen     State
+	heard    time.Time // when the Lease was read last
 	restored time.Time // the Lease was seen to go back in time then
 	notes    map[string]string
 }
@@ -258,6 +259,7 @@ func (e *Elector) asks() (saw func(State) State) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		s.observed = time.Now()
+		e.heard = s.observed
 		if s.same(e.seen) {
 			s.observed = e.seen.observed
 		}
@@ -329,9 +331,14 @@ func (e *Elector) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// look reads the Lease and stands if nobody holds it. It returns after what time to look again.
+// look reads the Lease and stands if nobody holds it. It returns after what time to look again. An agent that begins to wait
+// has just read the Lease for the brake, and does not ask again.
 func (e *Elector) look(ctx context.Context) time.Duration {
-	s, err := e.Look(ctx)
+	s, fresh := e.heardOf()
+	var err error
+	if !fresh {
+		s, err = e.Look(ctx)
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			e.cfg.Log.Warn("looking for the marshal", "err", err)
@@ -342,6 +349,13 @@ func (e *Elector) look(ctx context.Context) time.Duration {
 		return e.cfg.LookInterval
 	}
 	return e.stand(ctx, s)
+}
+
+// heardOf returns what was read last, and whether that was just now.
+func (e *Elector) heardOf() (s State, fresh bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.seen, !e.heard.IsZero() && time.Since(e.heard) < e.cfg.RetryPeriod
 }
 
 // vacant tells whether the Lease looks free. A holder's clock may be wrong, so one whose renewal has not moved while we

@@ -156,6 +156,25 @@ func TestElector(t *testing.T) {
 			t.Errorf("annotations %v, holder %q", l.Annotations, *l.Spec.HolderIdentity)
 		}
 	})
+	in("an agent that has just read the Lease does not read it again to begin to wait", func(t *testing.T, p *polls) {
+		p.holder(t, "z", 0)
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		if _, err := e.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		was := p.requests.Load()
+		e.Stand(true)
+		sleep(10 * time.Second)
+		if n := p.requests.Load() - was; n != 0 {
+			t.Errorf("%d requests", n)
+		}
+		p.holder(t, "z", 0)
+		sleep(2 * time.Minute)
+		if n := p.requests.Load() - was; n == 0 {
+			t.Error("it never looks again")
+		}
+	})
 	in("a Lease that goes back in time, or is gone, tells that the API server was restored", func(t *testing.T, p *polls) {
 		e := p.elector(t, "a", nil, nil)
 		leases := coordinationv1.SchemeGroupVersion.WithResource("leases")
