@@ -17,7 +17,9 @@ func runFleet(ctx context.Context, l lab, args []string) error {
 		Stdout: l.stdout,
 		Drain:  fleet.Span{Mean: 5 * time.Second, Spread: 2 * time.Second}, Boot: fleet.Span{Mean: 20 * time.Second, Spread: 5 * time.Second},
 	}
+	plot := ""
 	flags := l.flags("fleet", func(f *flag.FlagSet) {
+		f.StringVar(&plot, "plot", "", "draw the reports that are named as arguments into this SVG `file`, and run nothing")
 		f.IntVar(&o.Nodes, "nodes", 1000, "how many nodes, each with an agent")
 		f.StringVar(&o.Max, "max", "10%", "how many of them may be down at once: a number, or per cent")
 		f.Uint64Var(&o.Seed, "seed", 1, "of the durations")
@@ -36,6 +38,9 @@ func runFleet(ctx context.Context, l lab, args []string) error {
 	})
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if plot != "" {
+		return fleet.Plot(plot, flags.Args())
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("fleet: %q is not a flag", flags.Arg(0))
