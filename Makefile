@@ -14,7 +14,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 LAB := go run -C lab .
 OUTFLAG = $(if $(OUT),--out $(abspath $(OUT)))
 
-.PHONY: help demo test e2e chaos bench bench-drain mutants lab-up lab-kubectl lab-exec lab-down lab-test build image lint fmt vulncheck docs
+.PHONY: help demo test e2e chaos bench bench-drain bench-fleet mutants lab-up lab-kubectl lab-exec lab-down lab-test build image lint fmt vulncheck docs
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -37,6 +37,10 @@ bench: image ## hand-over, detection, requests of an idle agent, memory, size of
 
 bench-drain: ## drains of 1, 50, 200 pods beside kubectl's library; a budget, a webhook (root); ONLY=REGEX
 	$(LAB) bench-drain $(if $(ONLY),--only '$(ONLY)') $(OUTFLAG)
+
+bench-fleet: build ## a rollout over N=1000 simulated nodes, real agents and API server: time and cost; MAX=10% SEED=1 CHURN=1 ARGS=… OUT=file.json
+	$(LAB) fleet --binary $(CURDIR)/dist/$(ARCH)/baton-agent $(if $(filter command,$(firstword $(origin N))),--nodes $(N)) \
+		$(if $(MAX),--max $(MAX)) $(if $(SEED),--seed $(SEED)) $(if $(CHURN),--churn) $(ARGS) $(OUTFLAG)
 
 mutants: ## break every promise once and see the named test fail; ONLY=REGEX
 	KUBEBUILDER_ASSETS=$$($(LAB) build --tier api) go run ./internal/mutants $(if $(ONLY),--only '$(ONLY)')

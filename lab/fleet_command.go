@@ -20,13 +20,14 @@ func runFleet(ctx context.Context, l lab, args []string) error {
 	plot := ""
 	flags := l.flags("fleet", func(f *flag.FlagSet) {
 		f.StringVar(&plot, "plot", "", "draw the reports that are named as arguments into this SVG `file`, and run nothing")
-		f.IntVar(&o.Nodes, "nodes", 1000, "how many nodes, each with an agent")
+		f.IntVar(&o.Nodes, "nodes", 1000, "how many nodes")
+		f.IntVar(&o.Agents, "agents", 0, "how many of the nodes have an agent that runs; the marshal watches the others all the same. 0: all")
 		f.StringVar(&o.Max, "max", "10%", "how many of them may be down at once: a number, or per cent")
 		f.Uint64Var(&o.Seed, "seed", 1, "of the durations")
 		f.Var(&o.Drain, "drain", "until the pods of a node have ended")
 		f.Var(&o.Boot, "boot", "from an accepted reboot to the kubelet's report")
 		f.IntVar(&o.Pods, "pods", 2, "of a node, that its drain evicts")
-		f.DurationVar(&o.Raise, "raise", 0, "over which the sentinels are raised; 0: all at once")
+		f.DurationVar(&o.Raise, "raise", 30*time.Second, "over which the sentinels are raised, as timers of updates are spread; 0: all at once")
 		f.DurationVar(&o.Idle, "idle", 30*time.Second, "how long agents at rest are measured, and before it the API server without them")
 		f.DurationVar(&o.Timeout, "timeout", 30*time.Minute, "of the rollout")
 		f.BoolVar(&o.Churn, "churn", false, "kill the marshal every 10 s, let nodes leave and join, and 1 % never come back")

@@ -23,7 +23,7 @@ func (f *fleet) churn(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-kill.C:
-			f.killMarshal(ctx)
+			f.killMarshal()
 		case <-change.C:
 			if err := f.exchange(ctx, r, next); err != nil && ctx.Err() == nil {
 				f.log.Error("exchanging a node", "err", err)
@@ -34,7 +34,7 @@ func (f *fleet) churn(ctx context.Context) {
 }
 
 // killMarshal ends the agent that is the marshal now, as kill -9 does. Its kubelet starts it again.
-func (f *fleet) killMarshal(ctx context.Context) {
+func (f *fleet) killMarshal() {
 	machines := f.present()
 	i := slices.IndexFunc(machines, func(m *machine) bool {
 		a := m.agent()
@@ -48,17 +48,22 @@ func (f *fleet) killMarshal(ctx context.Context) {
 	m.end(true)
 	f.killed.Add(1)
 	f.work.Go(func() {
-		pause(f.life, restart)
-		m.mu.Lock()
-		down := m.going || m.off || m.gone
-		m.mu.Unlock()
-		if down || ctx.Err() != nil || f.life.Err() != nil {
-			return
-		}
-		if err := m.start(f.life); err != nil {
+		if err := m.restart(); err != nil {
 			f.log.Error("starting a killed agent", "node", m.name, "err", err)
 		}
 	})
+}
+
+// restart is the kubelet's, of an agent whose process was killed.
+func (m *machine) restart() error {
+	pause(m.life, restartAfter)
+	m.mu.Lock()
+	down := m.going || m.off || m.gone
+	m.mu.Unlock()
+	if down || m.life.Err() != nil {
+		return nil
+	}
+	return m.start()
 }
 
 // exchange lets a new node join, which wants a reboot that nobody waits for, and one leave, whatever it is doing.
@@ -68,7 +73,7 @@ func (f *fleet) exchange(ctx context.Context, r *rand.Rand, next int) error {
 		return err
 	}
 	m.raise()
-	if err := m.start(f.life); err != nil {
+	if err := m.start(); err != nil {
 		return err
 	}
 	machines := f.present()

@@ -29,6 +29,7 @@ import (
 // Options of a run.
 type Options struct {
 	Nodes   int
+	Agents  int    // how many of the nodes have an agent; the others are there to be watched. 0: all
 	Max     string // of nodes down at once: a number, or per cent
 	Seed    uint64
 	Drain   Span          // until a node's pods have ended
@@ -48,10 +49,10 @@ type Options struct {
 
 // How nodes come and go in a run with churn.
 const (
-	killEvery  = 10 * time.Second // the marshal
-	restart    = 2 * time.Second  // of a killed agent, by its kubelet
-	churnEvery = 5 * time.Second  // one node leaves, another one joins
-	lostPart   = 0.01             // of the nodes never come back
+	killEvery    = 10 * time.Second // the marshal
+	restartAfter = 2 * time.Second  // a kill, by the kubelet
+	churnEvery   = 5 * time.Second  // one node leaves, another one joins
+	lostPart     = 0.01             // of the nodes never come back
 )
 
 // parallel is how many nodes are made at once.
@@ -183,7 +184,7 @@ func (f *fleet) measure(ctx context.Context, dir string, r *Report) error {
 	if err != nil {
 		return err
 	}
-	r.AgentHeap = (heap() - before) / int64(f.Nodes)
+	r.AgentHeap = (heap() - before) / int64(len(f.awake()))
 	f.say("They are ready after %.1f s. At rest for %v.", r.Start.Seconds, f.Idle)
 	pause(ctx, 5*time.Second)
 	r.Idle = f.phase(func() { pause(ctx, f.Idle) })
@@ -234,7 +235,7 @@ func (f *fleet) add(ctx context.Context, i int) (*machine, error) {
 	if f.Churn {
 		lost = lostPart
 	}
-	m := &machine{fleet: f, times: drawn(f.Seed, i, f.Drain, f.Boot, lost), name: fmt.Sprintf("node-%05d", i), number: i}
+	m := &machine{fleet: f, times: drawn(f.Seed, i, f.Drain, f.Boot, lost), name: fmt.Sprintf("node-%05d", i), number: i, asleep: f.Agents > 0 && i >= f.Agents}
 	if err := m.join(ctx); err != nil {
 		return nil, err
 	}
@@ -259,6 +260,11 @@ func (f *fleet) present() []*machine {
 	return slices.DeleteFunc(slices.Clone(f.all), func(m *machine) bool { return f.machines[m.name] == nil })
 }
 
+// awake are the present ones that have an agent.
+func (f *fleet) awake() []*machine {
+	return slices.DeleteFunc(f.present(), func(m *machine) bool { return m.asleep })
+}
+
 func (f *fleet) populate(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
@@ -275,9 +281,9 @@ func (f *fleet) populate(ctx context.Context) error {
 func (f *fleet) startAgents(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	for _, m := range f.present() {
+	for _, m := range f.awake() {
 		g.Go(func() error {
-			if err := m.start(f.life); err != nil {
+			if err := m.start(); err != nil {
 				return err
 			}
 			return m.ready(ctx)
@@ -306,7 +312,7 @@ func (m *machine) ready(ctx context.Context) error {
 func (f *fleet) rollout(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
-	machines := f.present()
+	machines := f.awake()
 	for _, m := range machines {
 		if !m.lost {
 			f.judge.expect(m.name)

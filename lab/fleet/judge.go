@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -77,20 +78,12 @@ func (j *judge) ends() {
 	}
 }
 
-// left says who is still waited for, and what is known of a few of them.
+// left says how many are still waited for, and names a few of them.
 func (j *judge) left() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	text := fmt.Sprintf("%d of %d", len(j.waits), len(j.waits)+len(j.done))
-	names := make([]string, 0, len(j.waits))
-	for n := range j.waits {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	for _, n := range names[:min(3, len(names))] {
-		text += fmt.Sprintf("; %s %+v", n, j.nodes[n])
-	}
-	return text
+	names := slices.Sorted(maps.Keys(j.waits))
+	return fmt.Sprintf("%d of %d: %s …", len(names), len(names)+len(j.done), strings.Join(names[:min(3, len(names))], " "))
 }
 
 // power is told when a host goes down and when it is back.

@@ -28,6 +28,7 @@ type machine struct {
 	times
 	name   string
 	number int    // of the node
+	asleep bool   // it has no agent
 	token  string // of the agent's pod; a reboot does not change it
 
 	mu      sync.Mutex
@@ -63,6 +64,9 @@ func (m *machine) join(ctx context.Context) error {
 	}
 	if _, err := client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(ctx, newLease(m.name), metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("creating the Lease of node %q: %w", m.name, err)
+	}
+	if m.asleep {
+		return nil
 	}
 	if err := m.run(ctx, newPod("kube-system", ownPod+m.name, m.name, "DaemonSet")); err != nil {
 		return err
@@ -116,7 +120,7 @@ func (m *machine) config(l *line) (*rest.Config, error) {
 }
 
 // start starts the agent.
-func (m *machine) start(ctx context.Context) error {
+func (m *machine) start() error {
 	l := newLine(nil)
 	cfg, err := m.config(l)
 	if err != nil {
@@ -133,7 +137,7 @@ func (m *machine) start(ctx context.Context) error {
 	if _, err := a.Configure(m.settings); err != nil {
 		return fmt.Errorf("configuring the agent of %q: %w", m.name, err)
 	}
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(m.life)
 	p := &process{agent: a, line: l, stop: stop, done: make(chan struct{})}
 	m.mu.Lock()
 	m.process = p
@@ -232,7 +236,7 @@ func (m *machine) arrive(ctx context.Context) {
 	m.restarted(ctx)
 	m.report(ctx, boot, true)
 	m.power(true)
-	if err := m.start(ctx); err != nil {
+	if err := m.start(); err != nil {
 		m.log.Error("starting an agent after a boot", "err", err)
 	}
 }

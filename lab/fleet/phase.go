@@ -79,7 +79,7 @@ func (f *fleet) count(ctx context.Context, r *Report) error {
 	}
 	for _, w := range watches {
 		if w.Timeout > 0 {
-			r.IdlePerHour += time.Hour.Seconds() / w.Timeout.Seconds() / float64(f.Nodes)
+			r.IdlePerHour += time.Hour.Seconds() / w.Timeout.Seconds() / float64(len(f.awake()))
 		}
 	}
 	r.Watches = len(watches)
