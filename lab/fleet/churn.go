@@ -23,7 +23,7 @@ func (f *fleet) churn(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-kill.C:
-			f.killMarshal()
+			f.killMarshal(ctx)
 		case <-change.C:
 			if err := f.exchange(ctx, r, next); err != nil && ctx.Err() == nil {
 				f.log.Error("exchanging a node", "err", err)
@@ -34,7 +34,7 @@ func (f *fleet) churn(ctx context.Context) {
 }
 
 // killMarshal ends the agent that is the marshal now, as kill -9 does. Its kubelet starts it again.
-func (f *fleet) killMarshal() {
+func (f *fleet) killMarshal(ctx context.Context) {
 	machines := f.present()
 	i := slices.IndexFunc(machines, func(m *machine) bool {
 		a := m.agent()
@@ -48,22 +48,22 @@ func (f *fleet) killMarshal() {
 	m.end(true)
 	f.killed.Add(1)
 	f.work.Go(func() {
-		if err := m.restart(); err != nil {
+		if err := m.restart(ctx); err != nil {
 			f.log.Error("starting a killed agent", "node", m.name, "err", err)
 		}
 	})
 }
 
 // restart is the kubelet's, of an agent whose process was killed.
-func (m *machine) restart() error {
-	pause(m.life, restartAfter)
+func (m *machine) restart(ctx context.Context) error {
+	pause(ctx, restartAfter)
 	m.mu.Lock()
 	down := m.going || m.off || m.gone
 	m.mu.Unlock()
-	if down || m.life.Err() != nil {
+	if down {
 		return nil
 	}
-	return m.start()
+	return m.start(ctx)
 }
 
 // exchange lets a new node join, which wants a reboot that nobody waits for, and one leave, whatever it is doing.
@@ -73,7 +73,7 @@ func (f *fleet) exchange(ctx context.Context, r *rand.Rand, next int) error {
 		return err
 	}
 	m.raise()
-	if err := m.start(); err != nil {
+	if err := m.start(ctx); err != nil {
 		return err
 	}
 	machines := f.present()

@@ -14,12 +14,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-
-	"golang.org/x/sync/errgroup"
+	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"kubebaton.io/baton/config"
 	"kubebaton.io/baton/kube"
@@ -82,8 +83,8 @@ type fleet struct {
 // Run measures one rollout. Its error names the goals that were missed.
 func Run(ctx context.Context, o Options) error {
 	r, err := run(ctx, o)
-	if r == nil {
-		return err
+	if r == nil || r.Rollout.Seconds == 0 {
+		return err // there is nothing to tell
 	}
 	if err != nil {
 		r.Error = err.Error()
@@ -123,7 +124,7 @@ func run(ctx context.Context, o Options) (r *Report, err error) {
 	defer f.work.Wait()
 	defer cancel()
 	r = f.newReport()
-	return r, f.measure(ctx, dir, r)
+	return r, f.measure(f.life, dir, r)
 }
 
 // configure makes the agents' configuration.
@@ -154,6 +155,7 @@ func (f *fleet) openLog() (closed func(), err error) {
 		f.log, closed = slog.New(slog.NewTextHandler(file, nil)), func() { _ = file.Close() }
 	}
 	kube.RouteLogs(f.log)
+	crlog.SetLogger(logr.FromSlogHandler(f.log.Handler())) // of what starts the API server
 	return closed, nil
 }
 
@@ -279,14 +281,14 @@ func (f *fleet) populate(ctx context.Context) error {
 
 // startAgents starts them and returns when all are ready.
 func (f *fleet) startAgents(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, group := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for _, m := range f.awake() {
 		g.Go(func() error {
-			if err := m.start(); err != nil {
+			if err := m.start(ctx); err != nil { // it lives longer than this group
 				return err
 			}
-			return m.ready(ctx)
+			return m.ready(group)
 		})
 	}
 	return g.Wait()

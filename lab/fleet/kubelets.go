@@ -17,8 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-
-	"kubebaton.io/baton/kube"
 )
 
 // connections is how many connections all kubelets share: each carries some hundred requests at once.
@@ -30,19 +28,15 @@ type kubelets struct {
 	asked   atomic.Int64 // requests
 }
 
+// newKubelets comes before the first agent: what that sets for its connections holds for the process, and is not a kubelet's.
 func newKubelets(cfg *rest.Config) (*kubelets, error) {
 	k := &kubelets{}
 	for range connections {
 		c := rest.CopyConfig(cfg)
-		if err := kube.Tune(c, "fleet-kubelets"); err != nil {
-			return nil, err
-		}
+		c.UserAgent, c.QPS = "fleet-kubelets", -1
 		c.ContentType = "application/vnd.kubernetes.protobuf"
 		c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-		dial := c.Dial
-		c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-			return dial(ctx, network, address)
-		} // own key, own transport
+		c.Dial = (&net.Dialer{}).DialContext // client-go shares the connections of those that dial in the same way
 		c.Wrap(func(next http.RoundTripper) http.RoundTripper { return counting{next, &k.asked} })
 		client, err := kubernetes.NewForConfig(c)
 		if err != nil {

@@ -59,53 +59,80 @@ type process struct {
 func (m *machine) join(ctx context.Context) error {
 	m.boot = bootID()
 	client := m.client()
-	if _, err := client.CoreV1().Nodes().Create(ctx, newNode(m.number, m.name, m.boot), metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("creating node %q: %w", m.name, err)
+	err := m.make(ctx, "the Node", func() error {
+		_, err := client.CoreV1().Nodes().Create(ctx, newNode(m.number, m.name, m.boot), metav1.CreateOptions{})
+		return err
+	})
+	if err == nil {
+		err = m.make(ctx, "its Lease", func() error {
+			_, err := client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(ctx, newLease(m.name), metav1.CreateOptions{})
+			return err
+		})
 	}
-	if _, err := client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(ctx, newLease(m.name), metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("creating the Lease of node %q: %w", m.name, err)
-	}
-	if m.asleep {
-		return nil
-	}
-	if err := m.run(ctx, newPod("kube-system", ownPod+m.name, m.name, "DaemonSet")); err != nil {
+	if err != nil || m.asleep {
 		return err
 	}
+	pods := []*corev1.Pod{newPod("kube-system", ownPod+m.name, m.name, "DaemonSet"), newPod(namespace, account+"-"+m.name, m.name, "DaemonSet")}
 	for j := range m.Pods {
-		if err := m.run(ctx, newPod(workloads, fmt.Sprintf("app-%s-%d", m.name, j), m.name, "ReplicaSet")); err != nil {
+		pods = append(pods, newPod(workloads, fmt.Sprintf("app-%s-%d", m.name, j), m.name, "ReplicaSet"))
+	}
+	for _, p := range pods {
+		if err := m.run(ctx, p); err != nil {
 			return err
 		}
 	}
-	pod, err := client.CoreV1().Pods(namespace).Create(ctx, newPod(namespace, account+"-"+m.name, m.name, "DaemonSet"), metav1.CreateOptions{})
+	return m.make(ctx, "the agent's token", func() error { return m.getToken(ctx) })
+}
+
+// make creates something, as patiently as a kubelet: a server that has just been started may be slow.
+func (m *machine) make(ctx context.Context, what string, create func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		err := create()
+		var answered apierrors.APIStatus
+		switch {
+		case err == nil, apierrors.IsAlreadyExists(err):
+			return nil
+		case errors.As(err, &answered) && !apierrors.IsTooManyRequests(err) && !apierrors.IsTimeout(err) && !apierrors.IsServerTimeout(err), ctx.Err() != nil:
+			return fmt.Errorf("making %s of %q: %w", what, m.name, err)
+		}
+		m.log.Warn("a kubelet tries again", "node", m.name, "making", what, "err", err)
+		pause(ctx, time.Second)
+	}
+}
+
+// run creates a pod that runs.
+func (m *machine) run(ctx context.Context, p *corev1.Pod) error {
+	pods := m.client().CoreV1().Pods(p.Namespace)
+	err := m.make(ctx, "a pod", func() error {
+		_, err := pods.Create(ctx, p, metav1.CreateOptions{})
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("creating the agent's pod on %q: %w", m.name, err)
+		return err
+	}
+	m.started(ctx, p.Namespace, p.Name)
+	return nil
+}
+
+// getToken is what a kubelet does for the volume of the agent's token.
+func (m *machine) getToken(ctx context.Context) error {
+	pod, err := m.client().CoreV1().Pods(namespace).Get(ctx, account+"-"+m.name, metav1.GetOptions{})
+	if err != nil {
+		return err
 	}
 	day := int64(24 * 60 * 60)
-	t, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{
+	t, err := m.client().CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{
 			ExpirationSeconds: &day,
 			BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
 		},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		return fmt.Errorf("getting the token of the agent on %q: %w", m.name, err)
-	}
-	m.token = t.Status.Token
-	return nil
-}
-
-// run creates a pod that runs.
-func (m *machine) run(ctx context.Context, p *corev1.Pod) error {
-	client := m.client()
-	p, err := client.CoreV1().Pods(p.Namespace).Create(ctx, p, metav1.CreateOptions{})
 	if err == nil {
-		p.Status = running()
-		_, err = client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, p, metav1.UpdateOptions{})
+		m.token = t.Status.Token
 	}
-	if err != nil {
-		return fmt.Errorf("running a pod on %q: %w", m.name, err)
-	}
-	return nil
+	return err
 }
 
 // config is the agent's way to the API server, with a connection of its own.
@@ -120,7 +147,7 @@ func (m *machine) config(l *line) (*rest.Config, error) {
 }
 
 // start starts the agent.
-func (m *machine) start() error {
+func (m *machine) start(ctx context.Context) error {
 	l := newLine(nil)
 	cfg, err := m.config(l)
 	if err != nil {
@@ -137,7 +164,7 @@ func (m *machine) start() error {
 	if _, err := a.Configure(m.settings); err != nil {
 		return fmt.Errorf("configuring the agent of %q: %w", m.name, err)
 	}
-	ctx, stop := context.WithCancel(m.life)
+	ctx, stop := context.WithCancel(ctx)
 	p := &process{agent: a, line: l, stop: stop, done: make(chan struct{})}
 	m.mu.Lock()
 	m.process = p
@@ -233,10 +260,10 @@ func (m *machine) arrive(ctx context.Context) {
 	if gone {
 		return
 	}
-	m.restarted(ctx)
+	m.started(ctx, "kube-system", ownPod+m.name)
 	m.report(ctx, boot, true)
 	m.power(true)
-	if err := m.start(); err != nil {
+	if err := m.start(ctx); err != nil {
 		m.log.Error("starting an agent after a boot", "err", err)
 	}
 }
@@ -253,10 +280,10 @@ func (m *machine) report(ctx context.Context, boot string, is bool) {
 	})
 }
 
-// restarted is what the kubelet writes into the status of the node's own pod, which runs again after a boot.
-func (m *machine) restarted(ctx context.Context) {
+// started is what the kubelet writes into the status of a pod that runs, for the first time or after a boot.
+func (m *machine) started(ctx context.Context, ns, name string) {
 	m.patch(ctx, running(), func(body []byte) error {
-		_, err := m.client().CoreV1().Pods("kube-system").Patch(ctx, ownPod+m.name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+		_, err := m.client().CoreV1().Pods(ns).Patch(ctx, name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
 		return err
 	})
 }
