@@ -119,12 +119,12 @@ func run(ctx context.Context, o Options) (r *Report, err error) {
 	if f.kubelets, err = newKubelets(f.server.Config); err != nil {
 		return nil, err
 	}
-	var cancel context.CancelFunc
-	f.life, cancel = context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	f.life = ctx
 	defer f.work.Wait()
 	defer cancel()
 	r = f.newReport()
-	return r, f.measure(f.life, dir, r)
+	return r, f.measure(ctx, dir, r)
 }
 
 // configure makes the agents' configuration.

@@ -125,7 +125,7 @@ func (f *fleet) conclude(r *Report) {
 		if m.boots > 0 {
 			cycles = append(cycles, m.times)
 		}
-		if m.off {
+		if m.off && m.lost {
 			r.Lost++
 		}
 		m.mu.Unlock()
