@@ -254,27 +254,40 @@ func (c *Cluster) Disk(node string) (string, error) {
 
 // Process is the PID, on the host, of a program that runs in a node, by the name of its executable file.
 func (c *Cluster) Process(node, program string) (int, error) {
-	leader, err := c.leader(node)
+	pids, err := c.Processes(node, program)
+	if err == nil && len(pids) == 0 {
+		err = fmt.Errorf("no %s runs in node %q", program, node)
+	}
 	if err != nil {
 		return 0, err
 	}
+	return pids[0], nil
+}
+
+// Processes are the PIDs, on the host, of all processes of a program that run in a node.
+func (c *Cluster) Processes(node, program string) ([]int, error) {
+	leader, err := c.leader(node)
+	if err != nil {
+		return nil, err
+	}
 	if leader == 0 {
-		return 0, fmt.Errorf("looking for %s in node %q: %w", program, node, ErrOff)
+		return nil, fmt.Errorf("looking for %s in node %q: %w", program, node, ErrOff)
 	}
 	all, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	var pids []int
 	for _, dir := range all {
 		exe, err := os.Readlink(filepath.Join(dir, "exe"))
 		if err != nil || filepath.Base(exe) != program {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && descends(pid, leader) {
-			return pid, nil
+			pids = append(pids, pid)
 		}
 	}
-	return 0, fmt.Errorf("no %s runs in node %q", program, node)
+	return pids, nil
 }
 
 func descends(pid, from int) bool {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -15,28 +16,33 @@ import (
 
 // settings of Baton that scenarios need to differ.
 type settings struct {
-	maxUnavailable     int
-	drainTimeout, soak time.Duration
+	maxUnavailable                    int
+	drainTimeout, verifyTimeout, soak time.Duration
+	rebootTimeout                     time.Duration
+	workers                           string // all nodes are one group of this name, which has this besides
 }
 
 // deletedGrace is short here so that the scenario is; it is 30 s by default.
 const deletedGrace = 10 * time.Second
 
 func (s settings) text() string {
-	if s.drainTimeout == 0 {
-		s.drainTimeout = 2 * time.Minute
+	groups := ""
+	if s.workers != "" {
+		groups = "groups: [{name: workers, " + s.workers + "}]\n"
 	}
 	return fmt.Sprintf(`apiVersion: kubebaton.io/v1alpha1
 kind: RebootConfiguration
 maxUnavailable: %d
+rebootTimeout: %s
 gateInterval: 10s
 deletedGrace: %s
 nominationTimeout: 10s
 maxReboots24h: 100
 drain: {timeout: %s}
-verify: {timeout: 2m, soak: %s}
+verify: {timeout: %s, soak: %s}
 backoff: {initial: 2s, max: 10s}
-`, max(1, s.maxUnavailable), deletedGrace, s.drainTimeout, s.soak)
+%s`, max(1, s.maxUnavailable), cmp.Or(s.rebootTimeout, 5*time.Minute), deletedGrace, cmp.Or(s.drainTimeout, 2*time.Minute),
+		cmp.Or(s.verifyTimeout, 2*time.Minute), s.soak, groups)
 }
 
 // configure puts settings in force and returns when every agent has said that they are.

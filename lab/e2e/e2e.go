@@ -3,7 +3,6 @@ package e2e
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 
 	"kubebaton.io/baton/lab/cluster"
 	"kubebaton.io/baton/lab/evidence"
-	"kubebaton.io/baton/lab/observe"
 	"kubebaton.io/baton/lab/report"
 )
 
@@ -49,7 +47,7 @@ type scenario struct {
 	name   string // a sentence
 	short  bool
 	config settings // the zero value is the default
-	run    func(context.Context, *world) error
+	run    func(*play)
 }
 
 // Result of a scenario.
@@ -113,8 +111,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		w.print(r)
 		report.add(r)
 	}
-	if o.Keep || o.Reuse {
-		if err := w.settle(ctx); err != nil {
+	if w.dirty && (o.Keep || o.Reuse) {
+		if err := w.force(ctx); err != nil {
 			return fmt.Errorf("after the scenarios: %w", err)
 		}
 	}
@@ -165,9 +163,11 @@ func (w *world) show(ctx context.Context, s scenario) Result {
 	began := time.Now()
 	err := w.prepare(ctx, s)
 	if err == nil {
-		limited, cancel := context.WithTimeoutCause(ctx, scenarioTime, fmt.Errorf("the scenario took longer than %s", scenarioTime))
-		err = errors.Join(s.run(limited, w), w.judge())
-		cancel()
+		err = errors.Join(w.perform(ctx, s), w.cordonsLost())
+		if err == nil {
+			err = w.settle(ctx)
+		}
+		err = errors.Join(err, w.judge())
 	}
 	r.Seconds = time.Since(began).Round(10 * time.Millisecond).Seconds()
 	r.Passed, r.Notes = err == nil, w.notes
@@ -188,8 +188,10 @@ func (w *world) show(ctx context.Context, s scenario) Result {
 // prepare brings the cluster into the state from which a scenario begins.
 func (w *world) prepare(ctx context.Context, s scenario) error {
 	w.scene(s)
-	if err := w.settle(ctx); err != nil {
-		return fmt.Errorf("before the scenario: %w", err)
+	if w.dirty {
+		if err := w.force(ctx); err != nil {
+			return fmt.Errorf("before the scenario: %w", err)
+		}
 	}
 	if err := w.configure(ctx, s.config); err != nil {
 		return fmt.Errorf("before the scenario: %w", err)
@@ -217,106 +219,4 @@ func (w *world) evidence() string {
 func slug(name string) string {
 	s := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(name), "-")
 	return s[:min(len(s), 60)]
-}
-
-// judge holds what happened since the scenario began to what must hold in every one.
-func (w *world) judge() error {
-	var faults []error
-	log := w.obs.Log().After(w.began)
-	for _, v := range log.Violations(w.limit) {
-		faults = append(faults, errors.New(v))
-	}
-	off, names, err := w.mostOff()
-	if err != nil {
-		faults = append(faults, err)
-	}
-	if off > w.limit {
-		faults = append(faults, fmt.Errorf("by the power log %d nodes were off at once, %v; at most %d may be", off, names, w.limit))
-	}
-	for _, e := range log.Events {
-		if n := e.Node; n != nil && n.Exists && !n.Unschedulable && w.foreign[n.Name] != 0 && e.Revision > w.foreign[n.Name] {
-			faults = append(faults, fmt.Errorf("the cordon that was on %s before was lost at %s", n.Name, e.Time.Format(timeFormat)))
-			break
-		}
-	}
-	return errors.Join(faults...)
-}
-
-const timeFormat = "15:04:05.000"
-
-// mostOff is the largest number of machines that were off at once since the scenario began, with their names.
-func (w *world) mostOff() (int, []string, error) {
-	log, err := w.c.PowerLog()
-	if err != nil {
-		return 0, nil, err
-	}
-	off := map[string]bool{}
-	var most []string
-	for _, e := range log {
-		if e.Time.Before(w.began) {
-			continue
-		}
-		delete(off, e.Node)
-		if !e.On {
-			off[e.Node] = true
-		}
-		if len(off) > len(most) {
-			most = most[:0]
-			for n := range off {
-				most = append(most, n)
-			}
-		}
-	}
-	return len(most), most, nil
-}
-
-// reboots is how many times each machine went off since the scenario began.
-func (w *world) reboots() (map[string]int, error) {
-	log, err := w.c.PowerLog()
-	n := map[string]int{}
-	for _, e := range log {
-		if !e.On && !e.Time.Before(w.began) {
-			n[e.Node]++
-		}
-	}
-	return n, err
-}
-
-// rebooted fails unless each of these nodes was switched off once since the scenario began, and no other.
-func (w *world) rebooted(nodes ...string) error {
-	got, err := w.reboots()
-	if err != nil {
-		return err
-	}
-	want := map[string]int{}
-	for _, n := range nodes {
-		want[n] = 1
-	}
-	var faults []error
-	for _, n := range w.nodes {
-		if got[n] != want[n] {
-			faults = append(faults, fmt.Errorf("%s was switched off %d times, want %d", n, got[n], want[n]))
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// record is what the scenarios read of the annotation.
-type record struct {
-	Cycle   string
-	Attempt int
-	Phase   string
-	Reasons []string
-	Message string
-	BootID  string
-	Cordon  string
-	Slot    string
-}
-
-func recordOf(e observe.Event) (record, error) {
-	var r record
-	if err := json.Unmarshal([]byte(e.Node.Record), &r); err != nil {
-		return r, fmt.Errorf("reading the record %q of %s: %w", e.Node.Record, e.Node.Name, err)
-	}
-	return r, nil
 }

@@ -15,36 +15,23 @@ import (
 	"kubebaton.io/baton/lab/observe"
 )
 
-// settle undoes what the last scenario did and waits until the cluster is as it was at the start.
+// settle takes back what people did in the scenario, and waits until the cluster is as it was at the start.
 func (w *world) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*settleTime)
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	err := w.trySettle(ctx)
-	if err != nil && w.dirty && ctx.Err() == nil {
-		err = errors.Join(w.force(ctx), w.trySettle(ctx))
-	}
-	if err == nil {
-		w.dirty = false
-	}
-	return err
-}
-
-func (w *world) trySettle(ctx context.Context) error {
 	for _, f := range slices.Backward(w.undo) {
 		if err := f(ctx); err != nil {
-			return fmt.Errorf("undoing the last scenario: %w", err)
+			return fmt.Errorf("undoing what the scenario did: %w", err)
 		}
 	}
 	w.undo = nil
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
 	return until(ctx, "the cluster to settle", func() (bool, error) {
 		left := errors.Join(w.tidy(ctx), w.unsettled(ctx))
 		return left == nil, left
 	})
 }
 
-// tidy takes away from the nodes what a scenario put there.
+// tidy takes away from the nodes what people put there. After a failure that is all that Baton should have taken away, too.
 func (w *world) tidy(ctx context.Context) error {
 	var faults []error
 	nodes := w.obs.Nodes()
@@ -56,9 +43,9 @@ func (w *world) tidy(ctx context.Context) error {
 			faults = append(faults, w.registerAgain(ctx, name))
 		case n.Hold:
 			faults = append(faults, w.annotate(ctx, name, holdKey, nil))
-		case n.Phase == observe.Failed:
+		case n.Phase == observe.Failed && w.dirty:
 			faults = append(faults, w.annotate(ctx, name, acknowledgeKey, "e2e"))
-		case n.Phase == observe.Idle && n.Unschedulable:
+		case n.Phase == observe.Idle && n.Unschedulable && (w.dirty || w.foreign[name] != 0):
 			_, err := w.setCordon(ctx, name, false)
 			faults = append(faults, err)
 		}
@@ -134,9 +121,19 @@ func (w *world) workloadRuns(ctx context.Context) error {
 	return nil
 }
 
-// force puts the cluster back after a failure, past the agents: so that one failure does not make the next ones.
+// force puts the cluster back after a failure, past the agents if need be: so that one failure does not make the next ones.
 func (w *world) force(ctx context.Context) error {
-	fmt.Fprintln(w.Stdout, "the cluster did not settle: records and slots are removed by hand")
+	err := w.settle(ctx)
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintln(w.Stdout, "the cluster did not settle: records and slots are removed by hand")
+		err = errors.Join(w.wipe(ctx), w.settle(ctx))
+	}
+	w.dirty = err != nil
+	return err
+}
+
+// wipe removes all that Baton has written.
+func (w *world) wipe(ctx context.Context) error {
 	now := int64(0)
 	var faults []error
 	for _, n := range w.nodes {

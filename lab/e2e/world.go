@@ -6,10 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"os"
-	"slices"
-	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -38,6 +34,7 @@ const (
 	recordKey      = "kubebaton.io/reboot"
 	historyKey     = "kubebaton.io/history"
 	phaseKey       = "kubebaton.io/phase"
+	waitingKey     = "kubebaton.io/waiting."
 )
 
 // world is the cluster and the scenario that runs in it.
@@ -74,11 +71,7 @@ func newWorld(ctx context.Context, c *cluster.Cluster, o Options) (*world, error
 	if w.logs, err = evidence.NewLogs(c); err != nil {
 		return nil, err
 	}
-	config, err := c.RestConfig()
-	if err != nil {
-		return nil, err
-	}
-	if w.obs, err = observe.Start(ctx, config); err != nil {
+	if w.obs, err = observe.StartBehind(ctx, c); err != nil {
 		return nil, err
 	}
 	return w, w.makeWorkload(ctx)
@@ -123,60 +116,55 @@ func deployment(name string, replicas int32, args ...string) *appsv1.Deployment 
 
 // pin runs one pod of this name that can live on one node only, and returns when it does. linger is how long it lets a drain
 // wait for its end.
-func (w *world) pin(ctx context.Context, name, node string, linger time.Duration) (*corev1.Pod, error) {
+func (p *play) pin(name, node string, linger time.Duration) *corev1.Pod {
 	d := deployment(name, 1, "--linger="+linger.String())
 	d.Spec.Template.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node}
-	w.later(func(ctx context.Context) error {
+	p.later(func(ctx context.Context) error {
 		now := int64(0)
-		err := w.client.AppsV1().Deployments(space).Delete(ctx, name, metav1.DeleteOptions{})
-		if apierrors.IsNotFound(err) {
-			err = nil
-		}
-		return errors.Join(err, w.client.CoreV1().Pods(space).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{LabelSelector: "app=" + name}))
+		err := p.client.AppsV1().Deployments(space).Delete(ctx, name, metav1.DeleteOptions{})
+		return errors.Join(forgiven(err), p.client.CoreV1().Pods(space).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{LabelSelector: "app=" + name}))
 	})
-	if _, err := w.client.AppsV1().Deployments(space).Create(ctx, d, metav1.CreateOptions{}); err != nil {
-		return nil, err
-	}
+	_, err := p.client.AppsV1().Deployments(space).Create(p.ctx, d, metav1.CreateOptions{})
+	p.must(err)
 	var pod *corev1.Pod
-	err := until(ctx, "pod "+name+" on "+node, func() (bool, error) {
-		list, err := w.client.CoreV1().Pods(space).List(ctx, metav1.ListOptions{LabelSelector: "app=" + name})
+	p.until("pod "+name+" on "+node, func() (bool, error) {
+		list, err := p.client.CoreV1().Pods(space).List(p.ctx, metav1.ListOptions{LabelSelector: "app=" + name})
 		if err != nil || len(list.Items) != 1 {
 			return false, err
 		}
 		pod = &list.Items[0]
 		return pod.Status.Phase == corev1.PodRunning, fmt.Errorf("it is %s", pod.Status.Phase)
 	})
-	return pod, err
+	return pod
 }
 
 // stuck pins a pod that no drain may evict until release is called.
-func (w *world) stuck(ctx context.Context, node string) (pod *corev1.Pod, release func(context.Context) error, err error) {
+func (p *play) stuck(node string) (pod *corev1.Pod, release func()) {
 	const name = "stuck"
-	if pod, err = w.pin(ctx, name, node, 0); err != nil {
-		return nil, nil, err
-	}
+	pod = p.pin(name, node, 0)
 	one := intstr.FromInt32(1)
-	budgets := w.client.PolicyV1().PodDisruptionBudgets(space)
-	release = func(ctx context.Context) error {
-		if err := budgets.Delete(ctx, name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
-			return err
-		}
-		return nil
-	}
-	w.later(release)
-	if _, err := budgets.Create(ctx, &policyv1.PodDisruptionBudget{
+	budgets := p.client.PolicyV1().PodDisruptionBudgets(space)
+	end := func(ctx context.Context) error { return forgiven(budgets.Delete(ctx, name, metav1.DeleteOptions{})) }
+	p.later(end)
+	_, err := budgets.Create(p.ctx, &policyv1.PodDisruptionBudget{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &one, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}},
-	}, metav1.CreateOptions{}); err != nil {
-		return nil, nil, err
-	}
-	return pod, release, until(ctx, "PodDisruptionBudget "+name, func() (bool, error) {
-		b, err := budgets.Get(ctx, name, metav1.GetOptions{})
+	}, metav1.CreateOptions{})
+	p.must(err)
+	p.until("PodDisruptionBudget "+name, func() (bool, error) {
+		b, err := budgets.Get(p.ctx, name, metav1.GetOptions{})
 		return err == nil && b.Status.ObservedGeneration == b.Generation && b.Status.CurrentHealthy == 1, err
 	})
+	return pod, func() { p.must(end(p.ctx)) }
 }
 
-// later is done before the next scenario, the last one first.
+// draining brings a node into a drain that does not end until release is called.
+func (p *play) draining(node string) (m moment, release func()) {
+	_, release = p.stuck(node)
+	return p.bring(node, observe.Draining), release
+}
+
+// later is done when the scenario is over, the last one first.
 func (w *world) later(f func(context.Context) error) { w.undo = append(w.undo, f) }
 
 func (w *world) note(format string, args ...any) {
@@ -192,6 +180,14 @@ func (w *world) scene(s scenario) {
 	}
 }
 
+// forgiven is an error, unless it says that there is nothing any more to take something off.
+func forgiven(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
 func (w *world) patchNode(ctx context.Context, client kubernetes.Interface, node string, change any) error {
 	text, err := json.Marshal(change)
 	if err != nil {
@@ -203,7 +199,11 @@ func (w *world) patchNode(ctx context.Context, client kubernetes.Interface, node
 
 // annotate sets an annotation of a Node; nil removes it.
 func (w *world) annotate(ctx context.Context, node, key string, value any) error {
-	return w.patchNode(ctx, w.client, node, map[string]any{"metadata": map[string]any{"annotations": map[string]any{key: value}}})
+	return w.patchNode(ctx, w.client, node, annotation(key, value))
+}
+
+func annotation(key string, value any) map[string]any {
+	return map[string]any{"metadata": map[string]any{"annotations": map[string]any{key: value}}}
 }
 
 func (w *world) setCordon(ctx context.Context, node string, on bool) (uint64, error) {
@@ -218,92 +218,20 @@ func (w *world) setCordon(ctx context.Context, node string, on bool) (uint64, er
 }
 
 // cordon is a person's: from now on, losing it is a fault.
-func (w *world) cordon(ctx context.Context, node string) error {
-	revision, err := w.setCordon(ctx, node, true)
-	w.foreign[node] = revision
-	return err
+func (p *play) cordon(node string) {
+	revision, err := p.setCordon(p.ctx, node, true)
+	p.must(err)
+	p.foreign[node] = revision
 }
 
 // dropSentinel takes back the host's wish for a reboot.
 func (w *world) dropSentinel(node string) error {
 	for _, f := range []string{"/run/reboot-required", "/run/reboot-required.pkgs"} {
-		path, err := w.c.File(node, f)
-		if errors.Is(err, cluster.ErrOff) {
-			return err
-		}
-		if err == nil {
-			err = os.Remove(path)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := w.remove(node, f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
-}
-
-func (w *world) raise(nodes ...string) error {
-	for _, n := range nodes {
-		if err := w.c.RaiseSentinel(n); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// phase returns the first version since the scenario began in which the node is in the phase.
-func (w *world) phase(ctx context.Context, node, phase string) (observe.Event, error) {
-	return w.next(ctx, observe.Event{}, node+" to be "+phase, observe.InPhase(node, phase))
-}
-
-// next returns the first version after e that matches; all that came since the scenario began is looked at.
-func (w *world) next(ctx context.Context, e observe.Event, what string, match func(observe.Event) bool) (observe.Event, error) {
-	return w.obs.WaitAfter(ctx, w.mark, what, func(n observe.Event) bool { return n.Revision > e.Revision && match(n) })
-}
-
-// nextPhase returns the first version after e in which the same node is in the phase.
-func (w *world) nextPhase(ctx context.Context, e observe.Event, phase string) (observe.Event, error) {
-	what := phase
-	if phase == observe.Idle {
-		what = "idle"
-	}
-	return w.next(ctx, e, e.Node.Name+" to be "+what, observe.InPhase(e.Node.Name, phase))
-}
-
-// home waits until these nodes are back from a reboot: on a new boot, Ready, without a record, holding no slot; schedulable
-// unless people had cordoned them.
-func (w *world) home(ctx context.Context, nodes ...string) error {
-	return w.obs.Wait(ctx, strings.Join(nodes, ", ")+" to be back from a reboot", func(all map[string]observe.Node) bool {
-		slots := slices.Collect(maps.Values(w.obs.Slots()))
-		for _, name := range nodes {
-			n, ok := all[name]
-			holds := slices.ContainsFunc(slots, func(s observe.Slot) bool { return s.Holder == name })
-			if !ok || holds || n.BootID == w.boots[name] || !n.Ready || n.Phase != observe.Idle || n.Unschedulable != (w.foreign[name] != 0) {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-// never fails when something that matches happens within the time, counted from e.
-func (w *world) never(ctx context.Context, e observe.Event, during time.Duration, what string, match func(observe.Event) bool) error {
-	limited, cancel := context.WithTimeout(ctx, during)
-	defer cancel()
-	got, err := w.next(limited, e, what, match)
-	if err == nil {
-		return fmt.Errorf("%s, at %s", what, got.Time.Format(timeFormat))
-	}
-	return context.Cause(ctx)
-}
-
-// slotOf matches versions of a slot that this node holds.
-func slotOf(node string) func(observe.Event) bool {
-	return func(e observe.Event) bool { return e.Slot != nil && e.Slot.Exists && e.Slot.Holder == node }
-}
-
-// slotFreed matches versions of this slot in which it is not the node's any more.
-func slotFreed(slot, node string) func(observe.Event) bool {
-	return func(e observe.Event) bool { return e.Slot != nil && e.Slot.Name == slot && e.Slot.Holder != node }
 }
 
 // until asks again and again what no watch tells, until the answer is yes or the context ends; err says what is missing.
