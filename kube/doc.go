@@ -7,7 +7,7 @@
 //     server's priority and fairness protects the cluster.
 //   - [Watch] resumes from the last resourceVersion when its time was over, lists again when it was cut or when that version
 //     is too old, waits with a growing, jittered delay while the API server is away, and ends only with its context. An API
-//     server that was restored from a backup is noticed, although its versions lie in the past.
+//     server that was restored from a backup is noticed, although its versions lie in the past, and [ErrRestored] is told.
 //
 // # Not guaranteed
 //

@@ -9,11 +9,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
@@ -152,5 +154,76 @@ func TestWatch(t *testing.T) {
 	}
 	if opened < 2 || lists < 2 || resumed > 0 {
 		t.Errorf("%d watches were opened, %d of them after a list, %d were resumed; a cut one is not resumed", opened, lists, resumed)
+	}
+}
+
+// An API server that is restored from a backup counts versions anew from where it was.
+func TestWatchTellsOfARestore(t *testing.T) {
+	s, err := apitest.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	client, err := kubernetes.NewForConfig(s.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := func(meanwhile func() error) {
+		t.Helper()
+		s.Down()
+		if err := errors.Join(meanwhile(), s.Up()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again(s.Save)
+	configMaps := client.CoreV1().ConfigMaps("default")
+	states, restored := make(chan []string, 100), make(chan struct{}, 100)
+	go func() {
+		_ = Watch(t.Context(), configMaps.List, configMaps.Watch, Selection{Labels: "of=test"}, &corev1.ConfigMap{},
+			func(m map[string]*corev1.ConfigMap) { states <- slices.Sorted(maps.Keys(m)) },
+			func(err error) {
+				if errors.Is(err, ErrRestored) {
+					restored <- struct{}{}
+				}
+			})
+	}()
+	await := func(what string, want ...string) {
+		t.Helper()
+		for deadline := time.After(time.Minute); ; {
+			select {
+			case got := <-states:
+				if slices.Equal(got, want) {
+					return
+				}
+			case <-deadline:
+				t.Fatalf("%s: never shown as %v", what, want)
+			}
+		}
+	}
+	await("nothing, at the start")
+	again(func() error { return nil })
+	for i := range 200 { // more than a server writes by itself while it starts
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "m", Labels: map[string]string{"of": "test", "i": strconv.Itoa(i)}}}
+		if _, err := configMaps.Create(t.Context(), m, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
+			_, err = configMaps.Update(t.Context(), m, metav1.UpdateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	await("what came after the backup", "default/m")
+	select {
+	case <-restored:
+		t.Error("a server that is back on the same data is taken for one that was restored")
+	default:
+	}
+	again(s.Restore)
+	await("what the backup knows")
+	select {
+	case <-restored:
+	default:
+		t.Error("what the backup knows is shown, and nobody is told that it is one")
 	}
 }

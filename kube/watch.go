@@ -2,12 +2,14 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
@@ -28,7 +30,7 @@ type Selection struct{ Labels, Fields string }
 
 // Watch calls apply with all the selected objects, keyed by namespace/name, whenever one of them changes, and once at
 // the beginning. The map is Watch's own: apply reads it before it returns and does not keep it. Watch returns when ctx
-// ends; what goes wrong on the way is retried, and told to onError.
+// ends; what goes wrong on the way is retried, and told to onError; [ErrRestored] is, too.
 func Watch[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf WatchFunc, sel Selection, expected T,
 	apply func(map[string]T), onError func(error),
 ) error {
@@ -39,6 +41,7 @@ func Watch[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf Wa
 func Reflect[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf WatchFunc, sel Selection, expected T,
 	store cache.ReflectorStore, onError func(error),
 ) error {
+	store = &counter{ReflectorStore: store, onError: onError}
 	var line line
 	narrow := func(o metav1.ListOptions) metav1.ListOptions {
 		o.LabelSelector, o.FieldSelector = sel.Labels, sel.Fields
@@ -70,6 +73,29 @@ func Reflect[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf 
 	})
 	r.RunWithContext(ctx)
 	return ctx.Err()
+}
+
+// ErrRestored is told once when the API server's counter of versions was set back: it was restored from a backup.
+var ErrRestored = errors.New("the API server has gone back in time: was it restored from a backup?")
+
+// counter is a store that follows the counter of versions.
+type counter struct {
+	cache.ReflectorStore
+	latest  string
+	onError func(error)
+}
+
+// UpdateResourceVersion is told every version that the watch comes to, by bookmarks too.
+func (c *counter) UpdateResourceVersion(version string) { c.latest = version }
+
+// Replace takes a list. A reflector asks for one that is not older than what it knows. It takes an older one only after it was
+// told that there is no such version yet.
+func (c *counter) Replace(objs []any, version string) error {
+	if n, err := resourceversion.CompareResourceVersion(version, c.latest); err == nil && n < 0 {
+		c.onError(fmt.Errorf("listing: %w: it was at version %s and is at %s", ErrRestored, c.latest, version))
+	}
+	c.latest = version
+	return c.ReflectorStore.Replace(objs, version)
 }
 
 // line remembers when the open watch was to end.

@@ -276,6 +276,13 @@ func (e *Elector) asks() (saw func(State) State) {
 	}
 }
 
+// goneBack is told of a restore that showed elsewhere.
+func (e *Elector) goneBack() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.restored = time.Now()
+}
+
 // Annotate keeps these annotations on the Lease, "" for one that is to go, from the next renewal of this agent's leadership
 // on: they cost no write of their own. It replaces what was said before.
 func (e *Elector) Annotate(notes map[string]string) {
@@ -290,7 +297,8 @@ func (e *Elector) annotations() map[string]string {
 	return e.notes
 }
 
-// Restored returns when the Lease was last seen to go back in time, or to be gone; zero for never. What the API server
+// Restored returns when the Lease was last seen to go back in time, or to be gone, or when something else showed that the API
+// server was restored; zero for never. What the API server
 // tells from then on is what it knew when its backup was made.
 func (e *Elector) Restored() time.Time {
 	e.mu.Lock()

@@ -199,6 +199,16 @@ func TestElector(t *testing.T) {
 			}
 		}
 	})
+	in("a restore that showed elsewhere counts, for an agent that has never read the Lease", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, nil)
+		if !e.Restored().IsZero() {
+			t.Errorf("restored %v before anything was seen", e.Restored())
+		}
+		e.goneBack()
+		if at := e.Restored(); !at.Equal(time.Now()) {
+			t.Errorf("restored %v, want now, %v", at, time.Now())
+		}
+	})
 	in("an answer that was overtaken by a later one tells nothing of the kind", func(t *testing.T, p *polls) {
 		e := p.elector(t, "a", nil, nil)
 		early, gone, late := e.asks(), e.asks(), e.asks()

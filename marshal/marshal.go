@@ -125,6 +125,13 @@ func (m *Marshal) Seen() State { return m.elector.Seen() }
 // Leading tells whether this agent is the marshal.
 func (m *Marshal) Leading() bool { return m.elector.Leading() }
 
+// Restored tells that the API server was restored from a backup. The marshal notices by itself only when this agent has read
+// the Lease before.
+func (m *Marshal) Restored() {
+	m.elector.goneBack()
+	m.Reconfigured()
+}
+
 // Reconfigured makes a marshal at work ask for its groups again.
 func (m *Marshal) Reconfigured() {
 	if r := m.runner.Load(); r != nil {

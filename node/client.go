@@ -25,11 +25,12 @@ const (
 	maxInstance = 128
 )
 
-// Config is what a [Client] needs; all but Log is required.
+// Config is what a [Client] needs; all but Log and Restored is required.
 type Config struct {
 	Clientset kube.Interface
 	Name      string       // our own Node's name
 	Log       *slog.Logger // told what goes wrong in a watch that goes on; nil: nobody is told
+	Restored  func()       // called when the API server was restored from a backup, before Watch shows what it knows; nil: nobody is
 }
 
 // Client reads, watches and changes one Node: our own.
@@ -37,6 +38,7 @@ type Client struct {
 	clientset kube.Interface
 	name      string
 	log       *slog.Logger
+	restored  func()
 }
 
 // New checks cfg and names all that is missing.
@@ -51,7 +53,7 @@ func New(cfg Config) (*Client, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("configuring the node's client: %w", err)
 	}
-	return &Client{clientset: cfg.Clientset, name: cfg.Name, log: logger(cfg.Log)}, nil
+	return &Client{clientset: cfg.Clientset, name: cfg.Name, log: logger(cfg.Log), restored: cfg.Restored}, nil
 }
 
 func logger(l *slog.Logger) *slog.Logger {
@@ -106,7 +108,12 @@ func (c *Client) Watch(ctx context.Context, f func(v View, exists bool)) error {
 			return
 		}
 		f(v, true)
-	}, warn)
+	}, func(err error) {
+		warn(err)
+		if errors.Is(err, kube.ErrRestored) && c.restored != nil {
+			c.restored()
+		}
+	})
 }
 
 // Event records an Event on the Node that v shows; kind is Normal or Warning. `kubectl describe node` finds Events by

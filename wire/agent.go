@@ -59,7 +59,9 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.client, err = node.New(node.Config{Clientset: client, Name: c.Node, Log: c.Log}); err != nil {
+	if a.client, err = node.New(node.Config{
+		Clientset: client, Name: c.Node, Log: c.Log, Restored: func() { a.marshal.Restored() },
+	}); err != nil {
 		return nil, err
 	}
 	slots, err := lock.New(lock.Config{

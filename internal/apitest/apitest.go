@@ -100,6 +100,20 @@ func (s *Server) Up() error {
 	return nil
 }
 
+// Save copies what is stored, while the server is down.
+func (s *Server) Save() error { return s.copy("etcd", "saved") }
+
+// Restore puts back what Save has copied, while the server is down.
+func (s *Server) Restore() error { return s.copy("saved", "etcd") }
+
+func (s *Server) copy(from, to string) error {
+	target := filepath.Join(s.dir, to)
+	if err := errors.Join(os.RemoveAll(target), os.CopyFS(target, os.DirFS(filepath.Join(s.dir, from)))); err != nil {
+		return fmt.Errorf("copying the API server's data: %w", err)
+	}
+	return nil
+}
+
 // Close ends both processes and removes their files.
 func (s *Server) Close() {
 	s.Down()
