@@ -18,6 +18,7 @@ import (
 
 	"kubebaton.io/baton/lab/cluster"
 	"kubebaton.io/baton/lab/evidence"
+	"kubebaton.io/baton/lab/gateway"
 	"kubebaton.io/baton/lab/observe"
 	"kubebaton.io/baton/lab/report"
 )
@@ -71,7 +72,7 @@ type run struct {
 	guards   guards
 
 	mu       sync.Mutex
-	gateways map[string]*gateway
+	gateways map[string]*gateway.Gateway
 	green    green
 	struck   []Strike
 	byHand   []handReboot
@@ -83,7 +84,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	zerolog.SetGlobalLevel(zerolog.Disabled) // some toxics log past the logger that they are given
-	r := &run{Options: o, plan: NewPlan(o.Seed, o.Length), gateways: map[string]*gateway{}, began: time.Now()}
+	r := &run{Options: o, plan: NewPlan(o.Seed, o.Length), gateways: map[string]*gateway.Gateway{}, began: time.Now()}
 	if err := r.open(ctx); err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func (r *run) keepLogs(ctx context.Context) {
 
 // openGateway opens a node's gateway, which lives as long as life.
 func (r *run) openGateway(ctx, life context.Context, node string) error {
-	g, err := openGateway(ctx, life, r.cluster, node)
+	g, err := gateway.Open(ctx, life, r.cluster, node)
 	if err != nil {
 		return err
 	}
@@ -196,7 +197,7 @@ func (r *run) closeGateways() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, g := range r.gateways {
-		g.close()
+		g.Close()
 	}
 }
 
@@ -208,7 +209,7 @@ func (r *run) waysLead(ctx context.Context) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for node, g := range r.gateways {
-			if g.connections() == 0 {
+			if g.Connections() == 0 {
 				return false, fmt.Errorf("that of %s does not", node)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kubebaton.io/baton/lab/cluster"
+	"kubebaton.io/baton/lab/gateway"
 	"kubebaton.io/baton/lab/observe"
 )
 
@@ -134,24 +135,24 @@ func (r *run) poison(_ context.Context, f Fault, node string) (string, func(cont
 	if err != nil {
 		return "", nil, err
 	}
-	var toxics []toxic
+	var toxics []gateway.Toxic
 	what := ""
 	switch f.Kind { //nolint:exhaustive // the others come elsewhere
 	case Latency:
 		late := 50 + 10*f.Size
-		toxics, what = both("latency", map[string]int{"latency": late, "jitter": late / 2}), fmt.Sprintf("%d ms ± %d", late, late/2)
+		toxics, what = gateway.Both("latency", map[string]int{"latency": late, "jitter": late / 2}), fmt.Sprintf("%d ms ± %d", late, late/2)
 	case SlowLink:
-		toxics = append(both("bandwidth", map[string]int{"rate": 2 + f.Size/5}), both("slicer", map[string]int{"average_size": 100, "size_variation": 50, "delay": 2000})...)
+		toxics = append(gateway.Both("bandwidth", map[string]int{"rate": 2 + f.Size/5}), gateway.Both("slicer", map[string]int{"average_size": 100, "size_variation": 50, "delay": 2000})...)
 		what = fmt.Sprintf("%d KB/s, in slices", 2+f.Size/5)
 	case Resets:
-		g.cut()
-		toxics, what = both("reset_peer", map[string]int{"timeout": 5 * f.Size}), fmt.Sprintf("%d ms after the first byte", 5*f.Size)
+		g.Cut()
+		toxics, what = gateway.Both("reset_peer", map[string]int{"timeout": 5 * f.Size}), fmt.Sprintf("%d ms after the first byte", 5*f.Size)
 	case BlackHole:
-		toxics = both("timeout", map[string]int{"timeout": 0})
+		toxics = gateway.Both("timeout", map[string]int{"timeout": 0})
 	case LostReplies:
-		toxics = both("timeout", map[string]int{"timeout": 0})[1:]
+		toxics = gateway.Both("timeout", map[string]int{"timeout": 0})[1:]
 	}
-	undo, err := g.poison(f.Seq, toxics...)
+	undo, err := g.Poison(f.Seq, toxics...)
 	return strings.TrimPrefix(what+fmt.Sprintf(", for %s", f.For), ", "), undo, err
 }
 
@@ -160,8 +161,8 @@ func (r *run) refuse(_ context.Context, f Fault, node string) (string, func(cont
 	if err != nil {
 		return "", nil, err
 	}
-	g.refusing(true)
-	return fmt.Sprintf("for %s", f.For), func(context.Context) error { g.refusing(false); return nil }, nil
+	g.Refuse(true)
+	return fmt.Sprintf("for %s", f.For), func(context.Context) error { g.Refuse(false); return nil }, nil
 }
 
 // shiftClock makes the API server's clock be off, as the node's pods see it. All nodes share the clock of this machine, which
@@ -173,11 +174,11 @@ func (r *run) shiftClock(_ context.Context, f Fault, node string) (string, func(
 	}
 	jumps := []time.Duration{70 * time.Second, -70 * time.Second, 10 * time.Minute, -10 * time.Minute, 30 * time.Hour, -30 * time.Hour}
 	by := jumps[f.Size%len(jumps)]
-	g.clockOff(by)
-	return fmt.Sprintf("by %s for %s", by, f.For), func(context.Context) error { g.clockOff(0); return nil }, nil
+	g.Shift(by)
+	return fmt.Sprintf("by %s for %s", by, f.For), func(context.Context) error { g.Shift(0); return nil }, nil
 }
 
-func (r *run) gateway(node string) (*gateway, error) {
+func (r *run) gateway(node string) (*gateway.Gateway, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.gateways[node]
@@ -240,7 +241,7 @@ func (r *run) removeNode(ctx context.Context, _ Fault, node string) (string, fun
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g := r.gateways[node]; g != nil {
-		g.close()
+		g.Close()
 		delete(r.gateways, node)
 	}
 	return "", nil, err

@@ -1,4 +1,13 @@
-package chaos
+// Package gateway leads what the pods of a node of the lab say to the API server through a place where it can be spoiled: by
+// every toxic of toxiproxy, by resets, and by a Date in the replies that is off.
+//
+// Guarantees:
+//   - The agents run as they are: the node's firewall leads their connections here, on this boot and on all to come.
+//   - The kubelet and kube-proxy keep their own way.
+//
+// Not guaranteed:
+//   - Some toxics log past the logger that they are given, to zerolog's global one.
+package gateway
 
 import (
 	"context"
@@ -25,10 +34,11 @@ import (
 	"kubebaton.io/baton/lab/cluster"
 )
 
-// gateway is the way of one node's pods to the API server: every connection goes through a link of toxiproxy. While the clock
+// Gateway is the way of one node's pods to the API server: every connection goes through a link of toxiproxy. While the clock
 // is shifted it goes through a server of the API server's name as well, which changes the Date of each reply.
-type gateway struct {
+type Gateway struct {
 	cluster  *cluster.Cluster
+	node     string
 	tcp      net.Listener
 	clock    *http.Server
 	clockTCP net.Listener
@@ -43,37 +53,37 @@ type gateway struct {
 	shift  time.Duration
 }
 
-// gatewayPort is that of n1 less one; the server that shifts the clock listens 1000 above.
-const gatewayPort = 20000
+// firstPort is that of n1 less one; the server that shifts the clock listens 1000 above.
+const firstPort = 20000
 
-// openGateway listens for a node and makes the node send its pods' connections here, on this boot and all to come. The
-// kubelet and kube-proxy keep their own way. The gateway's connections live as long as life.
-func openGateway(ctx, life context.Context, c *cluster.Cluster, node string) (*gateway, error) {
+// Open listens for a node and makes the node send its pods' connections here. Connections live as long as life.
+func Open(ctx, life context.Context, c *cluster.Cluster, node string) (*Gateway, error) {
 	number, err := strconv.Atoi(strings.TrimPrefix(node, "n"))
 	if err != nil {
 		return nil, fmt.Errorf("opening the gateway of node %q: %w", node, err)
 	}
-	port := gatewayPort + number
+	port := firstPort + number
 	logger := zerolog.Nop()
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), logger)
-	g := &gateway{cluster: c, server: server, links: toxiproxy.NewProxy(server, node, "", cluster.APIAddr)}
+	g := &Gateway{cluster: c, node: node, server: server, links: toxiproxy.NewProxy(server, node, "", cluster.APIAddr)}
 	if g.tcp, err = c.Listen(ctx, "tcp", net.JoinHostPort(cluster.Gateway, strconv.Itoa(port))); err != nil {
 		return nil, fmt.Errorf("opening the gateway of node %q: %w", node, err)
 	}
 	if err := errors.Join(g.serveClock(ctx, port+1000), redirect(ctx, c, node, port)); err != nil {
-		g.close()
+		g.Close()
 		return nil, fmt.Errorf("opening the gateway of node %q: %w", node, err)
 	}
 	g.done.Go(func() { g.accept(life) })
 	return g, nil
 }
 
-func (g *gateway) close() {
+// Close ends all connections. The node still sends its pods' connections here: see Leave.
+func (g *Gateway) Close() {
 	_ = g.tcp.Close()
 	if g.clock != nil {
 		_ = g.clock.Close()
 	}
-	g.cut()
+	g.Cut()
 	g.done.Wait()
 }
 
@@ -99,10 +109,12 @@ ExecStart=/usr/sbin/nft -f /etc/lab-gateway.nft
 WantedBy=multi-user.target
 `
 
+const rulesFile, unitFile = "/etc/lab-gateway.nft", "/etc/systemd/system/lab-gateway.service"
+
 func redirect(ctx context.Context, c *cluster.Cluster, node string, port int) error {
 	for path, text := range map[string]string{
-		"/etc/lab-gateway.nft":                    fmt.Sprintf(redirectRules, cluster.PodNet, cluster.ServiceIP, cluster.Gateway, port),
-		"/etc/systemd/system/lab-gateway.service": redirectUnit,
+		rulesFile: fmt.Sprintf(redirectRules, cluster.PodNet, cluster.ServiceIP, cluster.Gateway, port),
+		unitFile:  redirectUnit,
 	} {
 		file, err := c.File(node, path)
 		if err != nil {
@@ -116,7 +128,14 @@ func redirect(ctx context.Context, c *cluster.Cluster, node string, port int) er
 	return err
 }
 
-func (g *gateway) accept(ctx context.Context) {
+// Leave gives the node's pods their own way back, if it is on, and closes the gateway.
+func (g *Gateway) Leave(ctx context.Context) error {
+	defer g.Close()
+	_, err := g.cluster.Exec(ctx, g.node, "sh", "-c", "systemctl disable --now lab-gateway.service && rm -f "+rulesFile+" "+unitFile+" && nft delete table ip lab-gateway")
+	return err
+}
+
+func (g *Gateway) accept(ctx context.Context) {
 	for {
 		conn, err := g.tcp.Accept()
 		if err != nil {
@@ -140,7 +159,7 @@ func (g *gateway) accept(ctx context.Context) {
 }
 
 // link joins a client to the other side.
-func (g *gateway) link(ctx context.Context, client *net.TCPConn, to string) {
+func (g *Gateway) link(ctx context.Context, client *net.TCPConn, to string) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	conn, err := g.cluster.Dial(ctx, "tcp", to)
@@ -161,7 +180,8 @@ func (g *gateway) link(ctx context.Context, client *net.TCPConn, to string) {
 	g.links.Toxics.StartLink(g.server, name+" down", upstream, client, stream.Downstream)
 }
 
-func (g *gateway) connections() int {
+// Connections is how many connections there have been.
+func (g *Gateway) Connections() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.passed
@@ -173,8 +193,8 @@ func reset(c *net.TCPConn) {
 	_ = c.Close()
 }
 
-// cut resets all connections that there are.
-func (g *gateway) cut() {
+// Cut resets all connections that there are.
+func (g *Gateway) Cut() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range g.open {
@@ -183,37 +203,37 @@ func (g *gateway) cut() {
 	g.open = nil
 }
 
-// refusing resets all connections, and all that come, until it is called with false.
-func (g *gateway) refusing(on bool) {
+// Refuse resets all connections, and all that come, until it is called with false.
+func (g *Gateway) Refuse(on bool) {
 	g.mu.Lock()
 	g.refuse = on
 	g.mu.Unlock()
-	g.cut()
+	g.Cut()
 }
 
-// clockOff makes the API server's clock be off by d as the node's agents see it; 0 ends that. They have to connect anew.
-func (g *gateway) clockOff(d time.Duration) {
+// Shift makes the API server's clock be off by d as the node's agents see it; 0 ends that. They have to connect anew.
+func (g *Gateway) Shift(d time.Duration) {
 	g.mu.Lock()
 	g.shift = d
 	g.mu.Unlock()
-	g.cut()
+	g.Cut()
 }
 
-// toxic is one of toxiproxy's, on what goes one way.
-type toxic struct {
+// Toxic is one of toxiproxy's, on what goes one way.
+type Toxic struct {
 	Name       string         `json:"name"`
 	Type       string         `json:"type"`
 	Stream     string         `json:"stream"`
 	Attributes map[string]int `json:"attributes"`
 }
 
-// both is a toxic on both ways.
-func both(kind string, attributes map[string]int) []toxic {
-	return []toxic{{Type: kind, Stream: "upstream", Attributes: attributes}, {Type: kind, Stream: "downstream", Attributes: attributes}}
+// Both is a toxic on both ways.
+func Both(kind string, attributes map[string]int) []Toxic {
+	return []Toxic{{Type: kind, Stream: "upstream", Attributes: attributes}, {Type: kind, Stream: "downstream", Attributes: attributes}}
 }
 
-// poison adds toxics to all links that there are and all that come. undo takes them away again.
-func (g *gateway) poison(seq int, toxics ...toxic) (undo func(context.Context) error, err error) {
+// Poison adds toxics to all links that there are and all that come. undo takes them away again.
+func (g *Gateway) Poison(seq int, toxics ...Toxic) (undo func(context.Context) error, err error) {
 	var added []string
 	undo = func(ctx context.Context) error {
 		gone := make(chan error, 1)
@@ -228,7 +248,7 @@ func (g *gateway) poison(seq int, toxics ...toxic) (undo func(context.Context) e
 		case err := <-gone:
 			return err
 		case <-time.After(3 * time.Second):
-			g.cut() // a link whose other end does not read is stuck, and the toxic with it
+			g.Cut() // a link whose other end does not read is stuck, and the toxic with it
 		}
 		select {
 		case err := <-gone:
@@ -252,7 +272,7 @@ func (g *gateway) poison(seq int, toxics ...toxic) (undo func(context.Context) e
 }
 
 // serveClock serves in the API server's name, and passes everything on but for the time.
-func (g *gateway) serveClock(ctx context.Context, port int) error {
+func (g *Gateway) serveClock(ctx context.Context, port int) error {
 	cert, authority, err := g.cluster.ServerTLS()
 	if err != nil {
 		return err
