@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,10 @@ type Unit string
 
 // The units.
 const (
-	Etcd      Unit = "etcd"
-	APIServer Unit = "kube-apiserver"
+	Etcd       Unit = "etcd"
+	APIServer  Unit = "kube-apiserver"
+	Controller Unit = "kube-controller-manager"
+	Scheduler  Unit = "kube-scheduler"
 )
 
 // Run starts a unit that does not run. It does not wait until it serves.
@@ -83,8 +86,18 @@ func (c *Cluster) arguments(u Unit) ([]string, error) {
 			"--kubelet-preferred-address-types=InternalIP",
 			"--audit-policy-file=" + c.path("audit.yaml"), "--audit-log-path=" + c.AuditLog(), "--audit-log-maxsize=8000",
 		}, nil
+	case Controller:
+		return []string{
+			"--kubeconfig=" + c.path("controller-manager.kubeconfig"),
+			"--use-service-account-credentials",
+			"--service-account-private-key-file=" + c.path("pki/tokens.key"), "--root-ca-file=" + c.path("pki/ca.crt"),
+			"--kube-api-qps=500", "--kube-api-burst=1000", // by default its start takes 6 s, for the tokens of its controllers alone
+			"--leader-elect=false", "--secure-port=0",
+		}, nil
+	case Scheduler:
+		return []string{"--kubeconfig=" + c.path("scheduler.kubeconfig"), "--leader-elect=false", "--secure-port=0"}, nil
 	}
-	return nil, fmt.Errorf("no unit %q: there are %s and %s", u, Etcd, APIServer)
+	return nil, fmt.Errorf("no unit %q: there are %s, %s, %s and %s", u, Etcd, APIServer, Controller, Scheduler)
 }
 
 func (c *Cluster) startAPI() error {
@@ -98,17 +111,55 @@ func (c *Cluster) startAPI() error {
 }
 
 func (c *Cluster) startControllers() error {
-	if err := c.spawn("kube-controller-manager", nil, c.binary("kube-controller-manager"),
-		"--kubeconfig="+c.path("controller-manager.kubeconfig"),
-		"--use-service-account-credentials",
-		"--service-account-private-key-file="+c.path("pki/tokens.key"), "--root-ca-file="+c.path("pki/ca.crt"),
-		"--kube-api-qps=500", "--kube-api-burst=1000", // by default its start takes 6 s, for the tokens of its controllers alone
-		"--leader-elect=false", "--secure-port=0",
-	); err != nil {
+	return errors.Join(c.Run(Controller), c.Run(Scheduler))
+}
+
+// Backup copies all that the cluster knows, and returns where to. etcd is stopped for that, for a moment.
+func (c *Cluster) Backup(ctx context.Context) (string, error) {
+	to := c.path("etcd-" + time.Now().Format("150405.000"))
+	if err := c.Kill(ctx, Etcd); err != nil {
+		return "", err
+	}
+	err := os.CopyFS(to, os.DirFS(c.path("etcd")))
+	if err != nil {
+		err = fmt.Errorf("copying what etcd holds: %w", err)
+	}
+	if err := errors.Join(err, c.Run(Etcd)); err != nil {
+		return "", err
+	}
+	return to, c.WaitAPI(ctx)
+}
+
+// Restore sets the cluster back to a Backup. The rest of the control plane and the kubelets are started anew, as the manual of
+// Kubernetes says: what they know is of a time that is not any more. Nobody tells the pods.
+func (c *Cluster) Restore(ctx context.Context, backup string) error {
+	units := []Unit{Scheduler, Controller, APIServer, Etcd}
+	for _, u := range units {
+		if err := c.Kill(ctx, u); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(os.RemoveAll(c.path("etcd")), os.Rename(backup, c.path("etcd"))); err != nil {
+		return fmt.Errorf("putting back what etcd held: %w", err)
+	}
+	for _, u := range slices.Backward(units) {
+		if err := c.Run(u); err != nil {
+			return err
+		}
+	}
+	if err := c.WaitAPI(ctx); err != nil {
 		return err
 	}
-	return c.spawn("kube-scheduler", nil, c.binary("kube-scheduler"),
-		"--kubeconfig="+c.path("scheduler.kubeconfig"), "--leader-elect=false", "--secure-port=0")
+	nodes, err := c.Nodes()
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if _, err := c.Exec(ctx, n, "systemctl", "restart", "kubelet"); err != nil && !errors.Is(err, ErrOff) {
+			return err
+		}
+	}
+	return nil
 }
 
 // WaitAPI returns when the API server says that it is ready.
