@@ -25,6 +25,9 @@ type settings struct {
 // deletedGrace is short here so that the scenario is; it is 30 s by default.
 const deletedGrace = 10 * time.Second
 
+// backoffMax is how long a veto lasts. It is 1 h by default.
+const backoffMax = 10 * time.Second
+
 func (s settings) text() string {
 	groups := ""
 	if s.workers != "" {
@@ -40,9 +43,9 @@ nominationTimeout: 10s
 maxReboots24h: 100
 drain: {timeout: %s}
 verify: {timeout: %s, soak: %s}
-backoff: {initial: 2s, max: 10s}
+backoff: {initial: 2s, max: %s}
 %s`, max(1, s.maxUnavailable), cmp.Or(s.rebootTimeout, 5*time.Minute), deletedGrace, cmp.Or(s.drainTimeout, 2*time.Minute),
-		cmp.Or(s.verifyTimeout, 2*time.Minute), s.soak, groups)
+		cmp.Or(s.verifyTimeout, 2*time.Minute), s.soak, backoffMax, groups)
 }
 
 // configure puts settings in force and returns when every agent has said that they are.
@@ -55,17 +58,15 @@ func (w *world) configure(ctx context.Context, s settings) error {
 	defer cancel()
 	w.inForce = ""
 	began := time.Now()
-	configMaps := w.client.CoreV1().ConfigMaps(batonSpace)
-	m, err := configMaps.Get(ctx, "baton-config", metav1.GetOptions{})
+	m, err := w.client.CoreV1().ConfigMaps(batonSpace).Get(ctx, configName, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
-	if m.Data["config.yaml"] == text {
+	if m.Data[configKey] == text {
 		w.inForce = text // of an earlier run in this cluster; all agents started or settled since
 		return nil
 	}
-	m.Data = map[string]string{"config.yaml": text}
-	if _, err := configMaps.Update(ctx, m, metav1.UpdateOptions{}); err != nil {
+	if err := w.put(ctx, text); err != nil {
 		return err
 	}
 	pods, err := w.client.CoreV1().Pods(batonSpace).List(ctx, metav1.ListOptions{LabelSelector: agentLabel})
@@ -83,8 +84,24 @@ func (w *world) configure(ctx context.Context, s settings) error {
 	return nil
 }
 
-// takenUp waits until an agent logs that a configuration newer than began is in force. By itself a kubelet brings a changed
-// ConfigMap to its pods within a minute or so; for a pod that changes it looks at once.
+// put writes the configuration, right or wrong.
+func (w *world) put(ctx context.Context, text string) error {
+	change, err := json.Marshal(map[string]any{"data": map[string]string{configKey: text}})
+	if err != nil {
+		return err
+	}
+	_, err = w.client.CoreV1().ConfigMaps(batonSpace).Patch(ctx, configName, types.MergePatchType, change, metav1.PatchOptions{})
+	return err
+}
+
+// touch makes a kubelet look at a pod's ConfigMaps now. By itself it does within a minute or so.
+func (w *world) touch(ctx context.Context, pod string) error {
+	text := fmt.Sprintf(`{"metadata":{"annotations":{"e2e.kubebaton.io/touched":%q}}}`, time.Now().Format(time.RFC3339Nano))
+	_, err := w.client.CoreV1().Pods(batonSpace).Patch(ctx, pod, types.MergePatchType, []byte(text), metav1.PatchOptions{})
+	return err
+}
+
+// takenUp waits until an agent logs that a configuration newer than began is in force.
 func (w *world) takenUp(ctx context.Context, pod string, began time.Time) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -93,8 +110,7 @@ func (w *world) takenUp(ctx context.Context, pod string, began time.Time) error 
 	touch := time.NewTicker(2 * time.Second) // the kubelet's own watch of the ConfigMap may be behind the first time
 	defer touch.Stop()
 	for {
-		text := fmt.Sprintf(`{"metadata":{"annotations":{"e2e.kubebaton.io/touched":%q}}}`, time.Now().Format(time.RFC3339Nano))
-		if _, err := w.client.CoreV1().Pods(batonSpace).Patch(ctx, pod, types.MergePatchType, []byte(text), metav1.PatchOptions{}); err != nil {
+		if err := w.touch(ctx, pod); err != nil {
 			return err
 		}
 		select {

@@ -197,7 +197,7 @@ func (w *world) prepare(ctx context.Context, s scenario) error {
 		return fmt.Errorf("before the scenario: %w", err)
 	}
 	w.scene(s)
-	return nil
+	return w.logs.Keep() // a kubelet keeps the log of the last container only
 }
 
 func (w *world) print(r Result) {

@@ -78,7 +78,7 @@ func (p *play) atBoot(node, command string) {
 		}
 		return nil
 	})
-	p.write(node, at, "[Unit]\nBefore=containerd.service kubelet.service\n[Service]\nType=oneshot\nExecStart=/bin/sh -c '"+command+"'\n")
+	p.write(node, at, "[Unit]\nAfter=dbus.service systemd-logind.service\nBefore=containerd.service kubelet.service\n[Service]\nType=oneshot\nExecStart=/bin/sh -c '"+command+"'\n")
 	path, err := p.c.File(node, wanted)
 	p.must(err)
 	p.must(os.Symlink(at, path))
@@ -143,13 +143,33 @@ const (
 // cutNetwork takes the pod network away from a node, so that it is not Ready any more. mend gives it back.
 func (p *play) cutNetwork(node string) (mend func()) {
 	p.exec(node, "mv", networkConf, networkOff)
-	return p.mending(node)
+	return p.mendingNetwork(node)
 }
 
-// mending returns what gives the pod network back.
-func (p *play) mending(node string) (mend func()) {
+// mendingNetwork returns what gives the pod network back.
+func (p *play) mendingNetwork(node string) (mend func()) {
 	end := func(ctx context.Context) error {
-		_, err := p.c.Exec(ctx, node, "sh", "-c", "if [ -e "+networkOff+" ]; then rm -rf "+networkConf+"; mv "+networkOff+" "+networkConf+"; fi")
+		// Written and not renamed: containerd does not see that.
+		_, err := p.c.Exec(ctx, node, "sh", "-c", "if [ -e "+networkOff+" ]; then rm -rf "+networkConf+"; cp "+networkOff+" "+networkConf+" && rm "+networkOff+"; fi")
+		return err
+	}
+	p.later(end)
+	return func() { p.must(end(p.ctx)) }
+}
+
+// The socket of the system bus: who wants to connect does not find it while it is away.
+const busSocket, busOff = "/run/dbus/system_bus_socket", "/run/dbus/off"
+
+// cutBus keeps everybody who is not connected yet from the bus of a node. mend ends that.
+func (p *play) cutBus(node string) (mend func()) {
+	p.exec(node, "mv", busSocket, busOff)
+	return p.mendingBus(node)
+}
+
+// mendingBus returns what gives the bus back.
+func (p *play) mendingBus(node string) (mend func()) {
+	end := func(ctx context.Context) error {
+		_, err := p.c.Exec(ctx, node, "sh", "-c", "if [ -e "+busOff+" ]; then mv "+busOff+" "+busSocket+"; fi")
 		return err
 	}
 	p.later(end)

@@ -162,8 +162,8 @@ func (p *play) phase(node, phase string) moment { return p.then(moment{}, in(nod
 
 // home waits until these nodes are back from a reboot: on a new boot, Ready, without a record, holding no slot; schedulable
 // unless people had cordoned them. By the end of the scenario each must have been switched off once for every time that it
-// came home, and no other at all.
-func (p *play) home(nodes ...string) {
+// came home, and no other at all. It returns the last moment that is known.
+func (p *play) home(nodes ...string) moment {
 	p.must(p.obs.Wait(p.ctx, strings.Join(nodes, ", ")+" to be back from a reboot", func(all map[string]observe.Node) bool {
 		slots := slices.Collect(maps.Values(p.obs.Slots()))
 		return !slices.ContainsFunc(nodes, func(name string) bool {
@@ -176,6 +176,8 @@ func (p *play) home(nodes ...string) {
 		p.boots[name] = p.obs.Nodes()[name].BootID
 		p.power[name]++
 	}
+	events := p.obs.Events()
+	return moment{Event: events[len(events)-1]}
 }
 
 // stay fails when a machine was switched off.

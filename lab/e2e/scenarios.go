@@ -14,26 +14,54 @@ import (
 // The nodes. Who is first has nothing to do with their names.
 const n1, n2, n3, n4 = "n1", "n2", "n3", "n4"
 
+// canarySoak is the shortest there may be.
+const canarySoak = time.Minute
+
 // scenarios are all there are, in the order they run: those with the same settings stand together.
 func scenarios() []scenario {
 	usual, failing := settings{}, settings{drainTimeout: 8 * time.Second}
-	two := settings{maxUnavailable: 2}
+	two, halting := settings{maxUnavailable: 2}, settings{maxUnavailable: 2, verifyTimeout: 10 * time.Second}
+	zoned := settings{maxUnavailable: 2, workers: "topologyKey: topology.kubernetes.io/zone"}
+	canaried := settings{maxUnavailable: 3, workers: "canary: {nodes: 1, soak: " + canarySoak.String() + "}"}
 	return []scenario{
 		{"all nodes reboot, one after another", true, usual, rollout(1)},
-		{"an agent killed in Draining goes on where it was", true, usual, killedInDraining},
+		{"the control plane goes last, also when it is one node", false, usual, controlPlaneLast},
+		{"a node that is not Ready keeps the others from their turn, and is named", false, usual, budgetNames},
+
+		{"an agent killed in Draining goes on where it was", false, usual, killedInDraining},
 		{"an agent killed in Rebooting reboots its node once", false, usual, killedInRebooting},
+		{"an agent killed while its host goes down asks no second time", true, usual, killedWhileGoingDown},
+		{"a second agent on a node stands by", false, usual, secondAgent},
+
 		{"a cordon from before stays through a reboot", true, usual, cordonKept},
+		{"an uncordon in Draining is a veto", false, usual, uncordonIsAVeto},
+		{"a record spoiled in Draining stops everything, and is rebuilt from the slot", false, usual, unreadableInDraining},
+		{"a record spoiled in Rebooting stops everything, and is rebuilt from the slot", false, usual, unreadableInRebooting},
+		{"a held slot survives its deletion", false, usual, slotDeleted},
+		{"the slot of a deleted node is freed", false, usual, nodeDeleted},
+		{"a node registered anew in Rebooting keeps its slot until its host is asked", false, usual, registeredAnew},
 		{"the policy refuses the token of one node on another", true, usual, tokenOfAnother},
+
 		{"an inhibitor keeps a node waiting and is named", false, usual, inhibitorBefore},
 		{"an inhibitor that appears in Draining gives the slot back", false, usual, inhibitorInDraining},
 		{"a reboot that the host refuses is given up", false, usual, hostRefuses},
 		{"a sentinel that survives the reboot brings no second one", false, usual, sentinelSurvives},
 		{"a reboot by hand in Waiting is noticed", false, usual, rebootInWaiting},
 		{"a reboot by hand in Draining ends the cycle", false, usual, rebootInDraining},
-		{"a held slot survives its deletion", false, usual, slotDeleted},
-		{"the slot of a deleted node is freed", false, usual, nodeDeleted},
+
+		{"a node that starts without its pod network comes home when it has it", false, usual, startsWithoutNetwork},
+		{"an agent that starts without the API server brings its node home when it is there", false, usual, startsWithoutAPI},
+		{"a node that comes back with a clock hours off comes home, and waits for it with its next wish", false, usual, clockOff},
+
 		{"an agent killed in Verifying brings its node home", false, settings{soak: 4 * time.Second}, killedInVerifying},
 		{"all nodes reboot, two at a time", false, two, rollout(2)},
+		{"a limit that changes in mid-rollout is kept, and no held slot is lost", false, two, limitChanges},
+		{"two nodes of one zone go together, nodes of two zones never", true, zoned, zones},
+		{"a canary goes first, and the others when it has been well for a while", false, canaried, canary},
+		{"a failed node halts its group until it is healthy", true, halting, haltedUntilHealthy},
+		{"a failed node halts its group until people accept it as it is", false, halting, haltedUntilAcknowledged},
+		{"a failed node halts its group until it is deleted", false, halting, haltedUntilDeleted},
+		{"a node that does not come back halts its group", false, settings{maxUnavailable: 2, rebootTimeout: time.Minute}, haltedWhileAway},
 		{"a budget that allows nothing lets the next node go", true, failing, budgetBlocks},
 		{"a cordon from before stays through a failed drain", false, failing, cordonKeptInBackoff},
 	}
@@ -64,6 +92,7 @@ func rollout(atOnce int) func(*play) {
 
 // kill kills the node's agent, and proves that it was in that phase when it died.
 func (p *play) kill(m moment) {
+	p.must(p.logs.Keep())
 	p.must(p.c.Signal(m.Node.Name, agentProgram, unix.SIGKILL))
 	after := time.Since(m.Time)
 	n, err := p.client.CoreV1().Nodes().Get(p.ctx, m.Node.Name, metav1.GetOptions{})

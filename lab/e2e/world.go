@@ -35,6 +35,8 @@ const (
 	historyKey     = "kubebaton.io/history"
 	phaseKey       = "kubebaton.io/phase"
 	waitingKey     = "kubebaton.io/waiting."
+
+	configName, configKey = "baton-config", "config.yaml"
 )
 
 // world is the cluster and the scenario that runs in it.

@@ -1,0 +1,61 @@
+package e2e
+
+import (
+	"time"
+
+	"kubebaton.io/baton/lab/cluster"
+	"kubebaton.io/baton/lab/gateway"
+	"kubebaton.io/baton/lab/observe"
+)
+
+// startsWithoutNetwork: the pod network's configuration is gone after the boot, and its installer cannot put it there: no pod
+// of n1 has a network, that of the agent neither.
+func startsWithoutNetwork(p *play) {
+	mend := p.mendingNetwork(n1)
+	p.atBoot(n1, "mv "+networkConf+" "+networkOff+"; mkdir "+networkConf)
+	rebooting := p.bring(n1, observe.Rebooting)
+	p.raise(n2)
+	back := p.then(rebooting, rebooted(rebooting))
+	p.never(back, 5*time.Second, lost(rebooting))
+	p.not(rebooting, goes(n2))
+	mend()
+	p.homeAfter(time.Now(), n1)
+	p.home(n2)
+}
+
+// startsWithoutAPI: the kubelet of n1 reaches the API server after the boot, and no pod does.
+func startsWithoutAPI(p *play) {
+	const table = "table ip e2e"
+	p.atBoot(n1, "nft add "+table+`; nft add chain ip e2e cut "{ type filter hook forward priority -300; }"; nft add rule ip e2e cut ip saddr `+cluster.Gateway+" drop")
+	rebooting := p.bring(n1, observe.Rebooting)
+	p.raise(n2)
+	back := p.then(rebooting, rebooted(rebooting))
+	p.until("the agent to say what it waits for", func() (bool, error) { return p.logged(n1, "waits and tries again") > 0, nil })
+	p.never(back, 5*time.Second, lost(rebooting))
+	p.not(rebooting, goes(n2))
+	p.exec(n1, "nft", "delete", "table", "ip", "e2e")
+	p.homeAfter(time.Now(), n1)
+	p.home(n2)
+}
+
+// homeAfter is home, with the time that it took.
+func (p *play) homeAfter(mended time.Time, node string) {
+	p.home(node)
+	p.note("%s was home %.1f s after that was mended", node, time.Since(mended).Seconds())
+}
+
+// clockOff: n1 comes back with a clock that is three hours behind the API server's. All nodes of the lab have one clock, so it is
+// the API server's that is shown to its pods otherwise.
+func clockOff(p *play) {
+	way, err := gateway.Open(p.ctx, p.ctx, p.c, n1)
+	p.must(err)
+	p.later(way.Leave)
+	p.bring(n1, observe.Rebooting)
+	way.Shift(3 * time.Hour)
+	back := p.home(n1)
+	p.raise(n1)
+	waiting := p.then(back, waits(n1, "clock"))
+	p.never(waiting, 3*time.Second, goes(n1))
+	way.Shift(0)
+	p.home(n1)
+}
