@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"kubebaton.io/baton/config"
 	"kubebaton.io/baton/host"
@@ -112,11 +113,16 @@ func (d *daemon) refused(ctx context.Context, err error) {
 	d.tell(ctx, true, "ConfigurationRefused", fmt.Sprintf("%s: %v", stays, err))
 }
 
-// tell writes an Event on the Node. The log has said it already: an API server that is away costs nothing but this.
+// tell writes an Event on the Node. An agent that has just started with its node may have no network yet. The log has said it
+// already: an API server that is away for longer costs nothing but this.
 func (d *daemon) tell(ctx context.Context, warning bool, reason, message string) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	if err := d.agent.Tell(ctx, warning, reason, message); err != nil {
+	var err error
+	if wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+		err = d.agent.Tell(ctx, warning, reason, message)
+		return err == nil, nil
+	}) != nil {
 		d.log.Warn("an Event was not written", "reason", reason, "err", err)
 	}
 }

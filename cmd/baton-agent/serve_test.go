@@ -77,11 +77,16 @@ func TestServe(t *testing.T) {
 		code, body := get("/readyz")
 		return code == http.StatusOK && strings.Contains(body, "no reboot is wanted")
 	})
+	line.Rule(func(*badline.Request) badline.Fate { return badline.Answer(http.StatusServiceUnavailable, 0) })
 	write(t, filepath.Join(conf, "config.yaml"), head+"maxUnavailable: none\n")
-	eventually(t, "a broken one is refused with a metric and an Event, and the old one stays in force", func() bool {
+	eventually(t, "a broken one is refused with a metric, and the old one stays in force", func() bool {
 		_, metrics := get("/metrics")
 		ready, _ := get("/readyz")
-		return strings.Contains(metrics, "baton_config_valid 0") && ready == http.StatusOK && told(t, client, name, "ConfigurationRefused", "maxUnavailable")
+		return strings.Contains(metrics, "baton_config_valid 0") && ready == http.StatusOK
+	})
+	line.Rule(nil)
+	eventually(t, "the refusal is told by an Event, as soon as the API server is there", func() bool {
+		return told(t, client, name, "ConfigurationRefused", "maxUnavailable")
 	})
 	write(t, filepath.Join(root, "run/reboot-required"), "")
 	eventually(t, "a gate that cannot be asked keeps the node waiting, and is named", func() bool {
