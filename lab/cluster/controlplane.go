@@ -40,26 +40,31 @@ func (c *Cluster) Run(u Unit) error {
 	return c.spawn(string(u), nil, append([]string{c.binary(string(u))}, argv...)...)
 }
 
-// Kill ends a unit at once and without a farewell, and returns when it has ended. Nobody starts it again but Run.
+// Kill ends a unit at once and without a farewell, and returns when it has ended, its sockets too. Nobody starts it again but Run.
 func (c *Cluster) Kill(ctx context.Context, u Unit) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	killed := map[int]bool{}
 	return until(ctx, string(u)+" to end", time.Millisecond, func() (bool, error) {
 		found, err := c.processes()
 		if err != nil {
 			return true, err
 		}
-		left := false
 		for pid, unit := range found {
 			if unit != string(u) {
 				continue
 			}
-			left = true
+			killed[pid] = true
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 				return true, fmt.Errorf("killing %s: %w", u, err)
 			}
 		}
-		return !left, nil
+		for pid := range killed {
+			if !ended(pid) {
+				return false, nil
+			}
+		}
+		return true, nil
 	})
 }
 

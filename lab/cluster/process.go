@@ -70,6 +70,13 @@ func (c *Cluster) processes() (map[int]string, error) {
 	return found, nil
 }
 
+// ended tells whether a process has let go of all that it had. Its environment is gone before its sockets are.
+func ended(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := bytes.Cut(stat, []byte(") "))
+	return err != nil || bytes.HasPrefix(rest, []byte("Z")) || bytes.HasPrefix(rest, []byte("X"))
+}
+
 // killAll ends every process of the cluster. Machines die with their power supply.
 func (c *Cluster) killAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
