@@ -20,6 +20,7 @@ type settings struct {
 	drainTimeout, verifyTimeout, soak time.Duration
 	rebootTimeout                     time.Duration
 	workers                           string // all nodes are one group of this name, which has this besides
+	drain                             string // of the drain, besides
 }
 
 // deletedGrace is short here so that the scenario is; it is 30 s by default.
@@ -33,6 +34,10 @@ func (s settings) text() string {
 	if s.workers != "" {
 		groups = "groups: [{name: workers, " + s.workers + "}]\n"
 	}
+	drain := ""
+	if s.drain != "" {
+		drain = ", " + s.drain
+	}
 	return fmt.Sprintf(`apiVersion: kubebaton.io/v1alpha1
 kind: RebootConfiguration
 maxUnavailable: %d
@@ -41,10 +46,10 @@ gateInterval: 10s
 deletedGrace: %s
 nominationTimeout: 10s
 maxReboots24h: 100
-drain: {timeout: %s}
+drain: {timeout: %s%s}
 verify: {timeout: %s, soak: %s}
 backoff: {initial: 2s, max: %s}
-%s`, max(1, s.maxUnavailable), cmp.Or(s.rebootTimeout, 5*time.Minute), deletedGrace, cmp.Or(s.drainTimeout, 2*time.Minute),
+%s`, max(1, s.maxUnavailable), cmp.Or(s.rebootTimeout, 5*time.Minute), deletedGrace, cmp.Or(s.drainTimeout, 2*time.Minute), drain,
 		cmp.Or(s.verifyTimeout, 2*time.Minute), s.soak, backoffMax, groups)
 }
 

@@ -64,6 +64,22 @@ func scenarios() []scenario {
 		{"a node that does not come back halts its group", false, settings{maxUnavailable: 2, rebootTimeout: time.Minute}, haltedWhileAway},
 		{"a budget that allows nothing lets the next node go", true, failing, budgetBlocks},
 		{"a cordon from before stays through a failed drain", false, failing, cordonKeptInBackoff},
+
+		{"a pod without a controller keeps its node waiting, and no other", false, usual, greenBlocks},
+		{"a StatefulSet's pod with a local volume comes back with its node", false, usual, localVolume},
+		{"two pods under one budget go one after the other", false, usual, pairUnderOneBudget},
+		{"under wait the end of a pod without a controller is awaited", false, settings{drain: "unmanagedPods: wait"}, greenIsAwaited},
+		{"under ride-through it comes back with its node, the same", false, settings{drain: "unmanagedPods: ride-through"}, greenRidesThrough},
+		{"under delete it is gone", false, settings{drain: "unmanagedPods: delete"}, greenIsDeleted},
+		{"a pod that a finalizer keeps is named with it", false, settings{drainTimeout: 45 * time.Second, drain: "gracePeriod: 1s"}, finalizerHolds},
+		{
+			"load balancers leave a node before its pods do", false,
+			settings{drain: "loadBalancers: {exclude: true, wait: " + balancersTime.String() + "}"}, balancersLeave,
+		},
+		{
+			"a quick reboot leaves pods where they are, and a node that was slow is drained", true,
+			settings{drain: "mode: auto, unmanagedPods: ride-through"}, quickReboots,
+		},
 	}
 }
 
