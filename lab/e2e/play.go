@@ -193,9 +193,9 @@ func (p *play) exec(node string, argv ...string) string {
 // until asks again and again what no watch tells, until the answer is yes; err says what is missing.
 func (p *play) until(what string, ok func() (bool, error)) { p.must(until(p.ctx, what, ok)) }
 
-// sameCycle fails unless the cycle went through with the same identity, in its first attempt.
+// sameCycle fails unless the cycle went through with the same identity, in the same attempt.
 func (p *play) sameCycle(before, after moment) {
-	if a, b := before.record, after.record; a.Cycle != b.Cycle || b.Attempt != 1 || a.Slot != b.Slot {
+	if a, b := before.record, after.record; a.Cycle != b.Cycle || a.Attempt != b.Attempt || a.Slot != b.Slot {
 		p.failf("the cycle did not go on: it was %+v, it became %+v", a, b)
 	}
 }

@@ -178,24 +178,30 @@ func pairUnderOneBudget(p *play) {
 	p.note("one after the other: %d requests were refused meanwhile", refused)
 }
 
-// evictions are those that were asked for since then.
+// evictions are those of the scenarios' pods that were asked for since then.
 func (p *play) evictions(since time.Time) []audit.Eviction {
 	all, err := audit.Evictions(p.c.AuditLog(), since, time.Time{})
 	p.must(err)
-	return all
+	return slices.DeleteFunc(all, func(e audit.Eviction) bool { return e.Namespace != space })
 }
 
-// quickReboots: pods may be away for a minute.
+// quickReboots: pods may be away for a little longer than the node is expected to be.
 func quickReboots(p *play) {
-	const name, most = "spread", 60
+	const name = "spread"
 	p.permit("quick-reboot")
+	m := moment{}
+	for len(p.downtimes(n1)) < 3 {
+		p.raise(n1)
+		m = p.homeAt(n1)
+	}
+	most := (slices.Max(p.downtimes(n1))*3/2 + 15*time.Second).Truncate(time.Second)
 	d := deployment(name, nodeCount)
 	d.Spec.Template.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
 		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
 			TopologyKey: corev1.LabelHostname, LabelSelector: d.Spec.Selector,
 		}},
 	}}
-	seconds := int64(most)
+	seconds := int64(most.Seconds())
 	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
 		d.Spec.Template.Spec.Tolerations = append(d.Spec.Template.Spec.Tolerations, corev1.Toleration{
 			Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds,
@@ -203,28 +209,25 @@ func quickReboots(p *play) {
 	}
 	p.run(d)
 	was := p.green(n1)
-	m := moment{}
-	for p.downtimes(n1) < 3 {
-		p.raise(n1)
-		m = p.home(n1)
-		p.available(name)
-	}
 
 	pod := p.podsOn(n1, name)[0]
 	since := time.Now()
 	p.raise(n1)
 	quick := p.then(m, in(n1, observe.Rebooting))
-	m = p.home(n1)
+	if !strings.Contains(quick.record.Message, ", quick: ") {
+		p.failf("the node is quick, and is drained: %s", quick.record.Message)
+	}
+	m = p.homeAt(n1)
 	p.same(&pod)
 	p.same(was)
 	if e := p.evictions(since); len(e) > 0 {
-		p.failf("a quick reboot, and pods were evicted: %+v", e)
+		p.failf("a quick reboot, and evictions were asked for: %+v", e)
 	}
 	p.note("%s", quick.record.Message)
 
-	p.atBoot(n1, "sleep 45")
+	p.atBoot(n1, fmt.Sprintf("sleep %d", seconds))
 	p.raise(n1)
-	m = p.home(n1) // nobody foresaw it
+	m = p.homeAt(n1) // nobody foresaw it
 	p.available(name)
 	pod = p.podsOn(n1, name)[0]
 	p.raise(n1)
@@ -237,21 +240,23 @@ func quickReboots(p *play) {
 	p.same(was)
 }
 
-// downtimes counts the proven reboots in a node's history.
-func (p *play) downtimes(node string) int {
+// downtimes are those of a node's history.
+func (p *play) downtimes(node string) []time.Duration {
 	text := p.obs.Nodes()[node].History
 	if text == "" {
-		return 0
+		return nil
 	}
-	var h struct{ Cycles []struct{ Rebooted bool } }
+	var h struct {
+		Cycles []struct{ Downtime time.Duration }
+	}
 	p.must(json.Unmarshal([]byte(text), &h))
-	n := 0
+	var all []time.Duration
 	for _, c := range h.Cycles {
-		if c.Rebooted {
-			n++
+		if c.Downtime > 0 {
+			all = append(all, c.Downtime)
 		}
 	}
-	return n
+	return all
 }
 
 // permit applies what a component of deploy/ permits.
@@ -354,3 +359,10 @@ func balancersLeave(p *play) {
 }
 
 const balancersTime = 5 * time.Second
+
+// homeAt is home, and the last moment that is known then.
+func (p *play) homeAt(node string) moment {
+	p.home(node)
+	events := p.obs.Events()
+	return moment{Event: events[len(events)-1]}
+}
