@@ -39,6 +39,7 @@ func scenarios() []scenario {
 		{"a record spoiled in Rebooting stops everything, and is rebuilt from the slot", false, usual, unreadableInRebooting},
 		{"a held slot survives its deletion", false, usual, slotDeleted},
 		{"the slot of a deleted node is freed", false, usual, nodeDeleted},
+		{"hooks of the host run once each, and one that fails is named", false, usual, hooksRun},
 		{"a node registered anew in Rebooting keeps its slot until its host is asked", false, usual, registeredAnew},
 		{"the policy refuses the token of one node on another", true, usual, tokenOfAnother},
 

@@ -68,15 +68,18 @@ func rebooted(m moment) is {
 	}}
 }
 
-// told waits for an Event about a node, of this scenario.
-func (p *play) told(node, reason string) {
+// told waits for an Event about a node, of this scenario, that has these words.
+func (p *play) told(node, reason string, words ...string) {
+	silent := func(note string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(note, w) })
+	}
 	p.until(fmt.Sprintf("an Event %s about %s", reason, node), func() (bool, error) {
 		list, err := p.client.EventsV1().Events("default").List(p.ctx, metav1.ListOptions{FieldSelector: "reason=" + reason})
 		if err != nil {
 			return false, err
 		}
 		for _, e := range list.Items {
-			if e.Regarding.Name == node && !e.EventTime.Time.Before(p.began) {
+			if e.Regarding.Name == node && !e.EventTime.Time.Before(p.began) && !silent(e.Note) {
 				return true, nil
 			}
 		}
