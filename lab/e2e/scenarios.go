@@ -75,11 +75,13 @@ func scenarios() []scenario {
 		{"a pod that a finalizer keeps is named with it", false, settings{drainTimeout: 45 * time.Second, drain: "gracePeriod: 1s"}, finalizerHolds},
 		{
 			"load balancers leave a node before its pods do", false,
-			settings{drain: "loadBalancers: {exclude: true, wait: " + balancersTime.String() + "}"}, balancersLeave,
+			settings{drain: "loadBalancers: {exclude: true, wait: " + balancersTime.String() + "}"},
+			balancersLeave,
 		},
 		{
 			"a quick reboot leaves pods where they are, and a node that was slow is drained", true,
-			settings{drain: "mode: auto, unmanagedPods: ride-through"}, quickReboots,
+			settings{drain: "mode: auto, unmanagedPods: ride-through"},
+			quickReboots,
 		},
 	}
 }

@@ -28,8 +28,8 @@ import (
 
 const greenName = "green"
 
-// green runs a pod that nobody re-creates, on a node.
-func (p *play) green(node string) *corev1.Pod {
+// green runs a pod that nobody re-creates, on n1.
+func (p *play) green() *corev1.Pod {
 	pods := p.client.CoreV1().Pods(space)
 	p.later(func(ctx context.Context) error {
 		return forgiven(pods.Delete(ctx, greenName, *metav1.NewDeleteOptions(0)))
@@ -37,7 +37,7 @@ func (p *play) green(node string) *corev1.Pod {
 	_, err := pods.Create(p.ctx, &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: greenName, Labels: map[string]string{"app": greenName}},
 		Spec: corev1.PodSpec{
-			NodeSelector: map[string]string{corev1.LabelHostname: node},
+			NodeSelector: map[string]string{corev1.LabelHostname: n1},
 			Containers:   []corev1.Container{{Name: "app", Image: build.AppImage, ImagePullPolicy: corev1.PullIfNotPresent}},
 		},
 	}, metav1.CreateOptions{})
@@ -50,12 +50,12 @@ func (p *play) running(name string) (pod *corev1.Pod) {
 	p.until("pod "+name+" to run", func() (bool, error) {
 		var err error
 		pod, err = p.client.CoreV1().Pods(space).Get(p.ctx, name, metav1.GetOptions{})
-		return err == nil && pod.Status.Phase == corev1.PodRunning && ready(pod), err
+		return err == nil && pod.Status.Phase == corev1.PodRunning && podReady(pod), err
 	})
 	return pod
 }
 
-func ready(p *corev1.Pod) bool {
+func podReady(p *corev1.Pod) bool {
 	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
@@ -67,7 +67,7 @@ func (p *play) endGreen() {
 }
 
 func greenBlocks(p *play) {
-	p.green(n1)
+	p.green()
 	p.raise(n1, n2)
 	p.because(p.then(moment{}, waits(n1, "unmanaged-pod")), "unmanaged-pod", space+"/"+greenName)
 	p.home(n2)
@@ -76,7 +76,7 @@ func greenBlocks(p *play) {
 }
 
 func greenIsAwaited(p *play) {
-	p.green(n1)
+	p.green()
 	draining := p.bring(n1, observe.Draining)
 	p.never(draining, 3*time.Second, in(n1, observe.Rebooting))
 	p.endGreen()
@@ -84,14 +84,14 @@ func greenIsAwaited(p *play) {
 }
 
 func greenRidesThrough(p *play) {
-	was := p.green(n1)
+	was := p.green()
 	p.raise(n1)
 	p.home(n1)
 	p.same(was)
 }
 
 func greenIsDeleted(p *play) {
-	p.green(n1)
+	p.green()
 	p.raise(n1)
 	p.home(n1)
 	if _, err := p.client.CoreV1().Pods(space).Get(p.ctx, greenName, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -192,7 +192,7 @@ func quickReboots(p *play) {
 	m := moment{}
 	for len(p.downtimes(n1)) < 3 {
 		p.raise(n1)
-		m = p.homeAt(n1)
+		m = p.home(n1)
 	}
 	most := (slices.Max(p.downtimes(n1))*3/2 + 15*time.Second).Truncate(time.Second)
 	d := deployment(name, nodeCount)
@@ -208,7 +208,7 @@ func quickReboots(p *play) {
 		})
 	}
 	p.run(d)
-	was := p.green(n1)
+	was := p.green()
 
 	pod := p.podsOn(n1, name)[0]
 	since := time.Now()
@@ -217,7 +217,7 @@ func quickReboots(p *play) {
 	if !strings.Contains(quick.record.Message, ", quick: ") {
 		p.failf("the node is quick, and is drained: %s", quick.record.Message)
 	}
-	m = p.homeAt(n1)
+	p.home(n1)
 	p.same(&pod)
 	p.same(was)
 	if e := p.evictions(since); len(e) > 0 {
@@ -227,7 +227,7 @@ func quickReboots(p *play) {
 
 	p.atBoot(n1, fmt.Sprintf("sleep %d", seconds))
 	p.raise(n1)
-	m = p.homeAt(n1) // nobody foresaw it
+	m = p.home(n1) // nobody foresaw it
 	p.available(name)
 	pod = p.podsOn(n1, name)[0]
 	p.raise(n1)
@@ -359,10 +359,3 @@ func balancersLeave(p *play) {
 }
 
 const balancersTime = 5 * time.Second
-
-// homeAt is home, and the last moment that is known then.
-func (p *play) homeAt(node string) moment {
-	p.home(node)
-	events := p.obs.Events()
-	return moment{Event: events[len(events)-1]}
-}
