@@ -72,6 +72,7 @@ func (f *fleet) exchange(ctx context.Context, r *rand.Rand, next int) error {
 	if err != nil {
 		return err
 	}
+	f.work.Go(func() { m.beat(f.life) })
 	m.raise()
 	if err := m.start(ctx); err != nil {
 		return err

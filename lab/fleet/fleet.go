@@ -245,7 +245,6 @@ func (f *fleet) add(ctx context.Context, i int) (*machine, error) {
 	f.machines[m.name] = m
 	f.all = append(f.all, m)
 	f.mu.Unlock()
-	f.work.Go(func() { m.beat(f.life) })
 	return m, nil
 }
 
@@ -276,7 +275,13 @@ func (f *fleet) populate(ctx context.Context) error {
 			return err
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, m := range f.present() { // not before: they would be in the way of those that are still to be made
+		f.work.Go(func() { m.beat(f.life) })
+	}
+	return nil
 }
 
 // startAgents starts them and returns when all are ready.
