@@ -72,8 +72,8 @@ func TestHooksAreRunOneAfterAnotherByName(t *testing.T) {
 	if diff := cmp.Diff(want, o); diff != "" {
 		t.Errorf("outcome (-want +got):\n%s", diff)
 	}
-	if len(got) != 2 {
-		t.Fatalf("%d units were started: %v", len(got), u.Started())
+	if started := u.Started(); len(started) != 2 || len(got) != 2 {
+		t.Fatalf("started %v", started)
 	}
 	if diff := cmp.Diff(map[string]any{
 		"unit": unitOf("pre-drain", "10-a.sh"), "Description": "Baton's pre-drain hook 10-a.sh",

@@ -33,7 +33,8 @@ type Ending struct {
 func NewUnits() *Units { return &Units{units: map[string]Ending{}, changed: make(chan struct{})} }
 
 // Script says what becomes of the units that are started from now on. An Ending without a Result, as without a script: the
-// unit runs until [Units.End]. A Result "error: NAME" is a D-Bus error in reply to the start.
+// unit runs until [Units.End]. A Result "error: NAME" is a D-Bus error in reply to the start. What ends has written is there to
+// be read after [Units.Started].
 func (u *Units) Script(ends func(unit string, properties map[string]dbus.Variant) Ending) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
