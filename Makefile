@@ -24,7 +24,7 @@ demo: image ## three real nodes reboot one after another, watched; OUT=file.json
 test: ## every test but the real nodes': with the race detector, a real API server, a real bus; nothing may be skipped
 	@.ci/need gcc=gcc dbus-daemon=dbus promtool=prometheus
 	@KUBEBUILDER_ASSETS=$$($(LAB) build --tier api); export KUBEBUILDER_ASSETS; \
-	{ bad=0; go test -race -json ./... || bad=1; go test -json -run '^(TestCrashes|TestSearch)$$' ./agent ./internal/search || bad=1; go test -C lab -json ./... || bad=1; exit $$bad; } | go run ./internal/tally
+	{ bad=0; go test -race -timeout 30m -json ./... || bad=1; go test -timeout 30m -json -run '^(TestCrashes|TestSearch)$$' ./agent ./internal/search || bad=1; go test -C lab -json ./... || bad=1; exit $$bad; } | go run ./internal/tally
 
 e2e: image ## scenarios on four real nodes (root); SHORT=1 for the quick ones, ONLY=REGEX
 	$(LAB) e2e $(if $(SHORT),--short) $(if $(ONLY),--only '$(ONLY)') $(OUTFLAG)

@@ -70,11 +70,16 @@ func (c *Cluster) processes() (map[int]string, error) {
 	return found, nil
 }
 
-// ended tells whether a process has let go of all that it had. Its environment is gone before its sockets are.
+// ended tells whether a process has let go of all that it had. Its environment is gone before its sockets are, which its last
+// thread closes.
 func ended(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true // and waited for
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	_, rest, _ := bytes.Cut(stat, []byte(") "))
-	return err != nil || bytes.HasPrefix(rest, []byte("Z")) || bytes.HasPrefix(rest, []byte("X"))
+	return err != nil || len(threads) <= 1 && bytes.HasPrefix(rest, []byte("Z"))
 }
 
 // killAll ends every process of the cluster. Machines die with their power supply.
