@@ -79,7 +79,7 @@ func scenarios() []scenario {
 			balancersLeave,
 		},
 		{
-			"a quick reboot leaves pods where they are, and a node that was slow is drained", true,
+			"a quick reboot leaves pods where they are, and a node that was slow is drained", false,
 			settings{drain: "mode: auto, unmanagedPods: ride-through"},
 			quickReboots,
 		},
