@@ -323,8 +323,8 @@ func ofTheNode() []mutant {
 			old: "t <= downtime {", new: "t < 0 {",
 		},
 		{
-			name: "a budget is asked as fast as it answers", file: rota, test: "TestPeer5",
-			old: "	b.notBefore = now.Add(wait + rand.N(wait/5+1))", new: "	b.notBefore = now.Add(0 * rand.N(wait/5+1))",
+			name: "a budget is asked five times a second", file: rota, test: "TestPeer5",
+			old: "	b.notBefore = now.Add(wait + rand.N(wait/5+1))", new: "	b.notBefore = now.Add(200*time.Millisecond + 0*rand.N(wait/5+1))",
 		},
 	}
 }
