@@ -18,9 +18,9 @@
 //     for the whole grace period, then reads the Lease, then the Node by quorum read, and frees by compare-and-swap on
 //     that Lease. A Node registered again under the same name frees it only with another boot ID; on the same boot the slot
 //     is addressed to its own agent, which alone knows whether its host is going down.
-//   - After the API server was restored from a backup, which the Lease `marshal` shows to every agent that has read it, and the
-//     watch of its own Node to every agent that ran ([Marshal.Restored]), nobody is nominated until nodes that have gone down
-//     since must show as NotReady.
+//   - After the API server was restored from a backup, which the Lease `marshal` shows to every agent that has read it, and its
+//     own Node to every agent that ran ([Marshal.Restored]), nobody is nominated until nodes that have gone down since must show
+//     as NotReady.
 //   - Only empty slots are deleted; a nomination is cleared and a hold is set on the version of the Lease that was
 //     looked at, or not at all.
 //   - An agent that is not asked to stand sends nothing. One that stands while another marshal lives reads one Lease a
@@ -31,6 +31,8 @@
 //
 //   - That there is one marshal. Leader election has no fencing: two may be at work for some seconds. The slots bound
 //     the nodes down even then; what can suffer is the order, or a nomination that is made twice and expires once.
+//   - That a restore is noticed by an agent that started after it; or by one whose own Node has not changed since the backup,
+//     in the few seconds until its watch is back.
 //   - That a nominated node goes: its agent may be dead, or one of its gates shut. Its nomination expires, and its bids
 //     are passed over for a time that grows with each miss. That memory, and the time since which a node is seen away,
 //     is lost with the marshal: its successor begins anew.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"kubebaton.io/baton/kube"
 )
@@ -30,7 +32,7 @@ type Config struct {
 	Clientset kube.Interface
 	Name      string       // our own Node's name
 	Log       *slog.Logger // told what goes wrong in a watch that goes on; nil: nobody is told
-	Restored  func()       // called when the API server was restored from a backup, before Watch shows what it knows; nil: nobody is
+	Restored  func()       // called when the API server was restored from a backup, before Watch or Get shows what it knows; nil: nobody is
 }
 
 // Client reads, watches and changes one Node: our own.
@@ -39,6 +41,9 @@ type Client struct {
 	name      string
 	log       *slog.Logger
 	restored  func()
+
+	mu   sync.Mutex
+	last seen // the latest that is known
 }
 
 // New checks cfg and names all that is missing.
@@ -53,6 +58,9 @@ func New(cfg Config) (*Client, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("configuring the node's client: %w", err)
 	}
+	if cfg.Restored == nil {
+		cfg.Restored = func() {}
+	}
 	return &Client{clientset: cfg.Clientset, name: cfg.Name, log: logger(cfg.Log), restored: cfg.Restored}, nil
 }
 
@@ -65,11 +73,52 @@ func logger(l *slog.Logger) *slog.Logger {
 
 // Get reads the Node from the store, not from a cache of the API server.
 func (c *Client) Get(ctx context.Context) (View, error) {
+	before := c.latest()
 	n, err := c.clientset.CoreV1().Nodes().Get(ctx, c.name, metav1.GetOptions{})
 	if err != nil {
 		return View{}, fmt.Errorf("getting node %q: %w", c.name, err)
 	}
-	return viewOf(n)
+	v, err := viewOf(n)
+	if err != nil {
+		return View{}, err
+	}
+	if v.UID == before.uid && older(v.ResourceVersion, before.version) {
+		c.goneBack(fmt.Errorf("getting it: %w: it was at version %s and is at %s", kube.ErrRestored, before.version, v.ResourceVersion))
+	}
+	c.saw(v)
+	return v, nil
+}
+
+// seen is a version of the Node.
+type seen struct{ uid, version string }
+
+func older(a, b string) bool {
+	n, err := resourceversion.CompareResourceVersion(a, b)
+	return err == nil && n < 0
+}
+
+func (c *Client) latest() seen {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// saw keeps the version of v if it is the latest.
+func (c *Client) saw(v View) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v.UID != c.last.uid || older(c.last.version, v.ResourceVersion) {
+		c.last = seen{v.UID, v.ResourceVersion}
+	}
+}
+
+// goneBack tells that the API server knows less than it did, and forgets what it knew.
+func (c *Client) goneBack(err error) {
+	c.mu.Lock()
+	c.last = seen{}
+	c.mu.Unlock()
+	c.log.Warn("watching the node", "node", c.name, "error", err)
+	c.restored()
 }
 
 // Patch changes the Node in one request and returns it as it is afterwards. A change that leaves everything as from
@@ -87,7 +136,11 @@ func (c *Client) Patch(ctx context.Context, from View, ch Change) (View, error) 
 	if err != nil {
 		return View{}, fmt.Errorf("patching node %q: %w", c.name, err)
 	}
-	return viewOf(n)
+	v, err := viewOf(n)
+	if err == nil {
+		c.saw(v)
+	}
+	return v, err
 }
 
 // Watch calls f with every new state of the Node, at first with the one it finds, until ctx ends. exists is false while
@@ -107,12 +160,14 @@ func (c *Client) Watch(ctx context.Context, f func(v View, exists bool)) error {
 			warn(err)
 			return
 		}
+		c.saw(v)
 		f(v, true)
 	}, func(err error) {
-		warn(err)
-		if errors.Is(err, kube.ErrRestored) && c.restored != nil {
-			c.restored()
+		if errors.Is(err, kube.ErrRestored) {
+			c.goneBack(err)
+			return
 		}
+		warn(err)
 	})
 }
 
