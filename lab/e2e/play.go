@@ -183,6 +183,15 @@ func (p *play) home(nodes ...string) moment {
 // stay fails when a machine was switched off.
 func (p *play) stay() { p.must(p.switchedOff(map[string]int{})) }
 
+// pause lets time pass, in which something is to be away.
+func (p *play) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-p.ctx.Done():
+		p.must(context.Cause(p.ctx))
+	}
+}
+
 // exec runs a command in a node.
 func (p *play) exec(node string, argv ...string) string {
 	out, err := p.c.Exec(p.ctx, node, argv...)

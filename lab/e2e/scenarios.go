@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,11 +19,11 @@ const n1, n2, n3, n4 = "n1", "n2", "n3", "n4"
 const canarySoak = time.Minute
 
 // scenarios are all there are, in the order they run: those with the same settings stand together.
-func scenarios() []scenario {
-	usual, failing := settings{}, settings{drainTimeout: 8 * time.Second}
-	two, halting := settings{maxUnavailable: 2}, settings{maxUnavailable: 2, verifyTimeout: 10 * time.Second}
-	zoned := settings{maxUnavailable: 2, workers: "topologyKey: topology.kubernetes.io/zone"}
-	canaried := settings{maxUnavailable: 3, workers: "canary: {nodes: 1, soak: " + canarySoak.String() + "}"}
+func scenarios() []scenario { return slices.Concat(cycles(), groups(), drains()) }
+
+// cycles are what may happen on the way of a node.
+func cycles() []scenario {
+	usual := settings{}
 	return []scenario{
 		{"all nodes reboot, one after another", true, usual, rollout(1)},
 		{"the control plane goes last, also when it is one node", false, usual, controlPlaneLast},
@@ -52,8 +53,24 @@ func scenarios() []scenario {
 
 		{"a node that starts without its pod network comes home when it has it", false, usual, startsWithoutNetwork},
 		{"an agent that starts without the API server brings its node home when it is there", false, usual, startsWithoutAPI},
+		{"a node that starts without a bus comes home, and waits for it with its next wish", false, usual, startsWithoutBus},
+		{"a node that starts without a valid configuration comes home, and waits for one with its next wish", false, usual, startsWithoutConfiguration},
 		{"a node that comes back with a clock hours off comes home, and waits for it with its next wish", false, usual, clockOff},
 
+		{"half a minute without a control plane costs half a minute", false, usual, controlPlaneAway},
+		{"the Lease of the marshal may be deleted", false, usual, marshalLeaseDeleted},
+		{"an API server restored from a backup does not forget who is down", false, usual, etcdRestored},
+		{"the namespace may be deleted in mid-cycle, and Baton installed anew", false, usual, namespaceDeleted},
+	}
+}
+
+// groups are about settings, and about who goes when.
+func groups() []scenario {
+	two, halting := settings{maxUnavailable: 2}, settings{maxUnavailable: 2, verifyTimeout: 10 * time.Second}
+	zoned := settings{maxUnavailable: 2, workers: "topologyKey: topology.kubernetes.io/zone"}
+	canaried := settings{maxUnavailable: 3, workers: "canary: {nodes: 1, soak: " + canarySoak.String() + "}"}
+	failing := settings{drainTimeout: 8 * time.Second}
+	return []scenario{
 		{"an agent killed in Verifying brings its node home", false, settings{soak: 4 * time.Second}, killedInVerifying},
 		{"all nodes reboot, two at a time", false, two, rollout(2)},
 		{"a limit that changes in mid-rollout is kept, and no held slot is lost", false, two, limitChanges},
@@ -65,7 +82,13 @@ func scenarios() []scenario {
 		{"a node that does not come back halts its group", false, settings{maxUnavailable: 2, rebootTimeout: time.Minute}, haltedWhileAway},
 		{"a budget that allows nothing lets the next node go", true, failing, budgetBlocks},
 		{"a cordon from before stays through a failed drain", false, failing, cordonKeptInBackoff},
+	}
+}
 
+// drains are about what becomes of pods.
+func drains() []scenario {
+	usual := settings{}
+	return []scenario{
 		{"a pod without a controller keeps its node waiting, and no other", false, usual, greenBlocks},
 		{"a StatefulSet's pod with a local volume comes back with its node", false, usual, localVolume},
 		{"two pods under one budget go one after the other", false, usual, pairUnderOneBudget},

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"time"
 
 	"kubebaton.io/baton/lab/cluster"
@@ -36,6 +37,34 @@ func startsWithoutAPI(p *play) {
 	p.exec(n1, "nft", "delete", "table", "ip", "e2e")
 	p.homeAfter(time.Now(), n1)
 	p.home(n2)
+}
+
+// startsWithoutBus: the way home needs no bus. The next wish does.
+func startsWithoutBus(p *play) {
+	p.atBoot(n1, "mv "+busSocket+" "+busOff)
+	mend := p.mendingBus(n1)
+	p.bring(n1, observe.Rebooting)
+	back := p.home(n1)
+	p.raise(n1)
+	waiting := p.then(back, waits(n1, "inhibitor"))
+	p.because(waiting, "inhibitor", "cannot be asked")
+	p.never(waiting, 3*time.Second, goes(n1))
+	mend()
+	p.home(n1)
+}
+
+// startsWithoutConfiguration: while n1 is away somebody breaks the configuration. The cycle ends by what its record has kept.
+func startsWithoutConfiguration(p *play) {
+	p.bring(n1, observe.Rebooting)
+	p.later(func(ctx context.Context) error { return p.put(ctx, p.inForce) })
+	p.must(p.put(p.ctx, "maxUnavailable: none of your business\n"))
+	back := p.home(n1)
+	p.told(n1, "ConfigurationRefused")
+	p.raise(n1)
+	p.never(back, 3*time.Second, in(n1, observe.Waiting))
+	p.must(p.put(p.ctx, p.inForce))
+	p.must(p.touch(p.ctx, p.agentOf(n1).Name))
+	p.home(n1)
 }
 
 // homeAfter is home, with the time that it took.

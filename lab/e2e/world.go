@@ -57,6 +57,7 @@ type world struct {
 	limit   int               // nodes that may be down at once
 	boots   map[string]string // boot IDs when it began
 	foreign map[string]uint64 // nodes that people cordoned, and as of which revision
+	robbed  string            // the node whose slot people have taken away by force
 	undo    []func(context.Context) error
 	notes   []string
 }
@@ -173,10 +174,25 @@ func (w *world) note(format string, args ...any) {
 	w.notes = append(w.notes, fmt.Sprintf(format, args...))
 }
 
+// observeAnew begins a new log, after the API server was set back: its counter of versions begins anew too. What the old one has
+// seen is judged now.
+func (w *world) observeAnew(ctx context.Context) error {
+	if err := w.judge(); err != nil {
+		return err
+	}
+	w.obs.Stop()
+	obs, err := observe.StartBehind(ctx, w.c)
+	if err != nil {
+		return err
+	}
+	w.obs, w.mark = obs, 0
+	return nil
+}
+
 // scene begins a scenario.
 func (w *world) scene(s scenario) {
 	w.began, w.mark, w.limit = time.Now(), w.obs.Mark(), max(1, s.config.maxUnavailable)
-	w.boots, w.foreign, w.notes = map[string]string{}, map[string]uint64{}, nil
+	w.boots, w.foreign, w.notes, w.robbed = map[string]string{}, map[string]uint64{}, nil, ""
 	for name, n := range w.obs.Nodes() {
 		w.boots[name] = n.BootID
 	}
