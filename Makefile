@@ -32,8 +32,8 @@ e2e: image ## scenarios on four real nodes (root); SHORT=1 for the quick ones, O
 chaos: image ## faults on real nodes by a seeded plan, judged (root); SEED=N, MINUTES=M (30), OUT=file.json
 	$(LAB) chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(OUTFLAG)
 
-bench: image ## hand-over, detection, requests of an idle agent, memory, size of the binary (root)
-	$(LAB) bench $(if $(IDLE),--idle $(IDLE)) $(OUTFLAG)
+bench: image ## hand-over, detection, requests of an idle agent, memory, size of the binary; then evictions a pod (root)
+	$(LAB) bench $(if $(IDLE),--idle $(IDLE)) $(OUTFLAG) && $(LAB) spread $(if $(OUT),--out $(basename $(abspath $(OUT)))-spread.json)
 
 bench-drain: ## drains of 1, 50, 200 pods beside kubectl's library; a budget, a webhook (root); ONLY=REGEX
 	$(LAB) bench-drain $(if $(ONLY),--only '$(ONLY)') $(OUTFLAG)

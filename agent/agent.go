@@ -87,7 +87,7 @@ func New(c Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{Config: c, metrics: m, wake: make(chan struct{}, 1), events: make(chan event, 32)}
-	a.world = world{instance: rand.Text(), stale: true, newUID: make(chan struct{}), why: "starts", beat: time.Now()}
+	a.world = world{instance: rand.Text(), stale: true, why: "starts", beat: time.Now()}
 	a.world.hooks.Left = true // by an earlier process
 	return a, nil
 }
@@ -127,7 +127,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ends(ctx, a.Node.Watch(ctx, a.nodeChanged)) })
 	g.Go(func() error { return ends(ctx, a.Host.Watch(ctx, func() { a.readSentinel(ctx) })) })
-	g.Go(func() error { return a.watchSlots(ctx) })
+	g.Go(func() error { return ends(ctx, a.Slots.Watch(ctx, a.slotsChanged)) })
 	g.Go(func() error { return a.sendEvents(ctx) })
 	g.Go(func() error { return a.loop(ctx) })
 	if err := g.Wait(); err != nil {

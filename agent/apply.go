@@ -174,7 +174,8 @@ func (a *Agent) askHost(ctx context.Context) {
 	a.update(func(w *world) { w.shutdown = Shutdown{At: time.Now(), Coming: coming, Err: err} })
 }
 
-// askGates asks the gates that have to be asked, in this order: people, the host, the pods.
+// askGates asks the gates that have to be asked, in this order: people, the host, the pods. A host that does not answer one
+// question is not asked the others: each waits as long again, and there would be no time left for the pods.
 func (a *Agent) askGates(ctx context.Context, o Observation) {
 	var g Gates
 	add := func(r Reason, advised bool, message string, err error) {
@@ -188,13 +189,20 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	paused, err := a.Marshal.Paused(ctx, o.Group)
 	add(ReasonAPI, false, "", err)
 	add(ReasonPaused, true, paused, nil)
+	early := o.Record == nil || o.Record.Phase == Waiting || o.Record.Phase == Backoff
 	others, err := a.Host.OtherRebooters(ctx)
 	add(ReasonOtherRebooter, false, strings.Join(others, ", "), err)
-	locks, err := a.Host.Inhibitors(ctx)
-	add(ReasonInhibitor, false, strings.Join(locks, ", "), err)
-	if o.Record == nil || o.Record.Phase == Waiting || o.Record.Phase == Backoff {
-		coming, err := a.Host.Shutdown(ctx)
+	if err == nil {
+		var locks []string
+		locks, err = a.Host.Inhibitors(ctx)
+		add(ReasonInhibitor, false, strings.Join(locks, ", "), err)
+	}
+	if err == nil && early {
+		var coming string
+		coming, err = a.Host.Shutdown(ctx)
 		add(ReasonOtherRebooter, false, coming, err)
+	}
+	if early {
 		_, g.Preflight = o.nominated()
 		pods, err := a.Pods.Look(ctx, o.drain(), g.Preflight)
 		add(ReasonAPI, false, "", err)
@@ -206,12 +214,7 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	}
 	g.At = time.Now()
 	g.Until = g.At.Add(a.gateDelay(o, g))
-	_, offered := o.nominated()
-	a.update(func(w *world) {
-		w.gates = g
-		// A slot that an earlier Node of this name took by a write that landed late is shown by no watch.
-		w.stale = w.stale || o.Record != nil && o.Record.Phase == Waiting && !offered
-	})
+	a.update(func(w *world) { w.gates = g })
 	o.Gates = g
 	a.metrics.gates(o.closed())
 }
@@ -305,7 +308,7 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 	a.update(func(w *world) { w.setSlot(s) })
 	o := a.observe()
 	again, same := Step(o).Do.(Reboot)
-	if !same || again != e || time.Since(began) > lastCheckAge {
+	if !same || again != e || !o.fresh(o.Gates.At, lastCheckAge) || time.Since(began) > lastCheckAge {
 		a.Log.Info("the last check did not pass: decides again", "took", time.Since(began))
 		return nil
 	}

@@ -145,14 +145,18 @@ func rebooting(o Observation) Decision {
 	if d, ok := veto(o, s, holds); ok {
 		return d
 	}
-	if !o.fresh(o.Gates.At, lastCheckAge) {
-		return do(AskGates{})
-	}
 	return lastGates(o, s)
 }
 
-// lastGates: every gate was asked just now. One that cannot be asked is waited for, but not for ever.
+// lastGates: the last check asks every gate, and then all have to be open. One that cannot be asked is waited for, but not for
+// ever.
 func lastGates(o Observation, s Slot) Decision {
+	switch asked := o.fresh(o.Gates.At, lastCheckAge); {
+	case !asked && o.passed(o.Due.Slow):
+		return o.backoff(ReasonLastCheck, "it always took too long")
+	case !asked:
+		return do(Reboot{Slot: s.Name})
+	}
 	closed := o.closed()
 	if c, ok := stops(closed); ok {
 		return o.undo(c.Reason, c.Message)

@@ -154,6 +154,33 @@ func TestASlotOfAnEarlierNode(t *testing.T) {
 	}
 }
 
+// The label by which a node finds its slot may be taken off by hand: a slot that it held is looked up by its name then, by the
+// process that held it and by one that has only the record.
+func TestASlotWithoutItsLabel(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarted %v", restarted), func(t *testing.T) {
+			s := newSim(t)
+			s.pods = 60
+			s.live(10*time.Minute, func() {
+				s.raise("a")
+				pass(10 * time.Second)
+				s.with(func() {
+					if s.recordLocked().Phase != Draining {
+						t.Errorf("in phase %s", s.recordLocked().Phase)
+					}
+					s.unlabelled, s.slot.ResourceVersion = true, s.next()
+					s.told()
+				})
+				if restarted {
+					s.with(s.cut)
+					s.second()
+				}
+			})
+			s.settled(t, 1)
+		})
+	}
+}
+
 // The host went down under the earlier Node: its slot goes on to say so until the new one is back.
 func TestASlotOfAnEarlierNodeAndBoot(t *testing.T) {
 	now := time.Now()
@@ -179,7 +206,6 @@ func TestASlotOfAnEarlierNodeAndBoot(t *testing.T) {
 // What a watch brings late does not undo what a write has returned.
 func TestOldNews(t *testing.T) {
 	a := &Agent{wake: make(chan struct{}, 1)}
-	a.world = world{newUID: make(chan struct{})}
 	a.nodeChanged(Node{UID: "u", ResourceVersion: "10", Record: "new"}, true)
 	a.nodeChanged(Node{UID: "u", ResourceVersion: "9", Record: "old"}, true)
 	if a.world.node.Record != "new" || a.world.refreshAt.IsZero() {
@@ -188,7 +214,7 @@ func TestOldNews(t *testing.T) {
 	if err := a.slot("s")(Slot{Name: "s", ResourceVersion: "20"}, nil); err != nil { // it was freed
 		t.Fatal(err)
 	}
-	a.slotsChanged("u", []Slot{{Name: "s", ResourceVersion: "19", Holder: "n", HolderUID: "u"}}, false)
+	a.slotsChanged([]Slot{{Name: "s", ResourceVersion: "19", Holder: "n", HolderUID: "u"}}, false)
 	if a.world.slots["s"].Holder != "" {
 		t.Error("a slot that was freed is held again by old news")
 	}

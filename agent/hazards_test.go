@@ -176,6 +176,24 @@ func TestHazards(t *testing.T) {
 			}, nil,
 		},
 		{
+			"a bus that answers nothing closes one gate, which is written once", 24 * time.Hour,
+			func(t *testing.T, s *sim) {
+				s.with(func() { s.hung, s.slot.Holder = true, "n2" })
+				s.raise("a")
+				pass(2 * time.Minute)
+				n, _, _ := s.state()
+				if r := s.record(); len(r.Reasons) != 1 || r.Reasons[0] != ReasonOtherRebooter || r.Bids {
+					t.Errorf("reasons %v, bids %v", r.Reasons, r.Bids)
+				}
+				pass(20 * time.Minute)
+				if later, _, _ := s.state(); later.ResourceVersion != n.ResourceVersion {
+					t.Errorf("written again: %s", later.Record)
+				}
+				s.with(func() { s.hung, s.slot.Holder = false, "" })
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1) },
+		},
+		{
 			"an agent that lost its configuration in the drain gives the node back", 24 * time.Hour,
 			func(t *testing.T, s *sim) {
 				s.with(func() { s.pods = 60 })
@@ -407,7 +425,7 @@ func TestWhatTheWatchBringsDuringAQuorumReadIsNotLost(t *testing.T) {
 				s.slot.Nominee, s.slot.BidUntil, s.slot.ResourceVersion = s.node.UID, time.Now().Add(time.Minute), s.next()
 				sl = s.slot
 			})
-			a.slotsChanged("uid-1", []Slot{sl}, false)
+			a.slotsChanged([]Slot{sl}, false)
 		}()
 		if err := a.refresh(t.Context()); err != nil {
 			t.Fatal(err)

@@ -91,15 +91,15 @@ type Claim struct {
 // SlotStore is the API server's side of the slots. All writes are compare-and-swap on s.ResourceVersion.
 type SlotStore interface {
 	Get(ctx context.Context, name string) (Slot, error)
-	// Named returns the slots that name this node, by UID as nominee or by name as holder, by a quorum read.
-	Named(ctx context.Context, uid string) ([]Slot, error)
+	// Named returns the slots that name this node as nominee or as holder, under whatever UID, by a quorum read.
+	Named(ctx context.Context) ([]Slot, error)
 	Take(ctx context.Context, s Slot, uid string, c Claim) (Slot, error)
 	Renew(ctx context.Context, s Slot, c Claim) (Slot, error)
 	Free(ctx context.Context, s Slot) (Slot, error)
 	Decline(ctx context.Context, s Slot) (Slot, error)
-	// Watch calls back with the slots that name the Node uid as nominee until ctx ends. heir tells that the marshal
-	// asks this node to stand for election.
-	Watch(ctx context.Context, uid string, changed func(slots []Slot, heir bool)) error
+	// Watch calls back with what Named would return until ctx ends. heir tells that the marshal asks this node to stand for
+	// election.
+	Watch(ctx context.Context, changed func(slots []Slot, heir bool)) error
 }
 
 // Sentinel says that the host wants a reboot. The zero value says that it does not.

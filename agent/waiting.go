@@ -100,7 +100,9 @@ func (r *Record) setGates(o Observation) bool {
 	var says []string
 	bids := true
 	for _, c := range o.closed() {
-		reasons = append(reasons, c.Reason)
+		if !slices.Contains(reasons, c.Reason) {
+			reasons = append(reasons, c.Reason)
+		}
 		says = append(says, fmt.Sprintf("%s: %s", c.Reason, c.Message))
 		bids = bids && c.Advised
 	}

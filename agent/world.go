@@ -23,8 +23,7 @@ type world struct {
 	node      Node
 	parsed    parsed // what its record and its history say
 	exists    bool
-	known     bool          // the Node was read at least once
-	newUID    chan struct{} // closed when node.UID changes
+	known     bool // the Node was read at least once
 	slots     map[string]Slot
 	stale     bool      // read the Node and the slots by quorum before the next decision
 	refreshAt time.Time // the same, at that time: something older than what is known came by
@@ -82,10 +81,6 @@ func (w *world) setNode(n Node, exists bool) {
 	if !exists {
 		n = Node{UID: w.node.UID}
 	}
-	if n.UID != w.node.UID {
-		close(w.newUID)
-		w.newUID = make(chan struct{})
-	}
 	w.node, w.exists, w.known = n, exists, true
 }
 
@@ -95,15 +90,12 @@ func (w *world) recheck() {
 	}
 }
 
-// slotsChanged takes what the watch of the slots that name uid brings.
-func (a *Agent) slotsChanged(uid string, slots []Slot, heir bool) {
+// slotsChanged takes what the watch of the slots that name this node brings.
+func (a *Agent) slotsChanged(slots []Slot, heir bool) {
 	if heir {
 		a.Marshal.Summon()
 	}
 	a.change(func(w *world) {
-		if uid != w.node.UID {
-			return
-		}
 		w.news++
 		next := make(map[string]Slot, len(slots))
 		for _, s := range slots {
@@ -124,47 +116,6 @@ func (a *Agent) slotsChanged(uid string, slots []Slot, heir bool) {
 		}
 		w.slots = next
 	})
-}
-
-// watchSlots watches the slots that name the Node's UID, anew when that changes.
-func (a *Agent) watchSlots(ctx context.Context) error {
-	for {
-		uid, ok := a.awaitUID(ctx, "")
-		if !ok {
-			return nil
-		}
-		sub, cancel := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			if err := ends(sub, a.Slots.Watch(sub, uid, func(s []Slot, heir bool) { a.slotsChanged(uid, s, heir) })); err != nil {
-				a.failed("watching the slots", err)
-			}
-		}()
-		_, ok = a.awaitUID(ctx, uid)
-		cancel()
-		<-done
-		if !ok {
-			return nil
-		}
-	}
-}
-
-// awaitUID returns the Node's UID once it is another one than not.
-func (a *Agent) awaitUID(ctx context.Context, not string) (string, bool) {
-	for {
-		a.mu.Lock()
-		uid, news := a.world.node.UID, a.world.newUID
-		a.mu.Unlock()
-		if uid != "" && uid != not {
-			return uid, true
-		}
-		select {
-		case <-ctx.Done():
-			return "", false
-		case <-news:
-		}
-	}
 }
 
 // readSentinel asks the host for its sentinels. One at a time: of two answers the older one must not be stored last, as the host
@@ -194,7 +145,7 @@ func (a *Agent) refresh(ctx context.Context) error {
 	a.mu.Lock()
 	w := &a.world
 	due := w.stale || !w.refreshAt.IsZero() && !time.Now().Before(w.refreshAt)
-	known, uid, news := w.known, w.node.UID, w.news
+	known, news := w.known, w.news
 	again := !w.sentinelAgain.IsZero() && !time.Now().Before(w.sentinelAgain)
 	a.mu.Unlock()
 	if again {
@@ -205,12 +156,9 @@ func (a *Agent) refresh(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	var slots []Slot
-	var err error
-	if known && uid != "" {
-		if slots, err = a.Slots.Named(ctx, uid); err != nil {
-			return err
-		}
+	slots, err := a.ownSlots(ctx)
+	if err != nil {
+		return err
 	}
 	n, err := a.Node.Get(ctx)
 	if err != nil && !errors.Is(err, ErrGone) {
@@ -218,8 +166,11 @@ func (a *Agent) refresh(ctx context.Context) error {
 	}
 	exists := err == nil
 	a.update(func(w *world) {
-		again := exists && n.UID != uid || w.news != news // whose slots were read? and is it the latest?
+		again := w.news != news && !w.agrees(n, exists, slots) // is it the latest?
 		w.setNode(n, exists)
+		if at := w.recorded(); !known && at != "" {
+			again = again || !slices.ContainsFunc(slots, func(s Slot) bool { return s.Name == at }) // it was not looked for by its name
+		}
 		for name, have := range w.slots {
 			w.slots[name] = Slot{Name: name, ResourceVersion: have.ResourceVersion} // known as old, if it is not named now
 		}
@@ -229,6 +180,60 @@ func (a *Agent) refresh(ctx context.Context) error {
 		w.stale, w.refreshAt = again, time.Time{}
 	})
 	return nil
+}
+
+// ownSlots reads the slots that name this node. One that it held and that is not among them any more is read by its name: its
+// label may have been taken off, by which it is found.
+func (a *Agent) ownSlots(ctx context.Context) ([]Slot, error) {
+	a.mu.Lock()
+	own := a.world.node.Name
+	held := map[string]bool{a.world.recorded(): true}
+	for name, s := range a.world.slots {
+		held[name] = held[name] || s.Holder != "" && s.Holder == own
+	}
+	a.mu.Unlock()
+	delete(held, "")
+	slots, err := a.Slots.Named(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range slots {
+		delete(held, s.Name)
+	}
+	for name, look := range held {
+		if !look {
+			continue
+		}
+		switch s, err := a.Slots.Get(ctx, name); {
+		case err == nil && s.Holder == own:
+			slots = append(slots, s)
+		case err != nil && !errors.Is(err, ErrGone):
+			return nil, err
+		}
+	}
+	return slots, nil
+}
+
+// recorded is the slot that the record says is held, "" for none.
+func (w *world) recorded() string {
+	if r := w.parse().record; r != nil && r.Phase.down() {
+		return r.Slot
+	}
+	return ""
+}
+
+// agrees tells whether what the watches have brought is what was read.
+func (w *world) agrees(n Node, exists bool, slots []Slot) bool {
+	if w.exists != exists || w.node.UID != n.UID || w.node.ResourceVersion != n.ResourceVersion {
+		return false
+	}
+	for _, have := range w.slots {
+		names := have.Holder != "" || have.Nominee != ""
+		if names && !slices.ContainsFunc(slots, func(s Slot) bool { return s.Name == have.Name && s.ResourceVersion == have.ResourceVersion }) {
+			return false
+		}
+	}
+	return true
 }
 
 // observe makes the observation of this moment.

@@ -34,28 +34,30 @@ type sim struct {
 	pending bool // the host is going down
 	stuck   bool // the host accepts a reboot and does not go
 
-	refuse    error         // what the host answers to a reboot
-	calm      error         // the host cannot be asked for a shutdown
-	goesAfter time.Duration // from the accepted call to the new boot
-	pods      int           // that are still to be evicted
-	blocked   string        // reason for which no pod goes
-	inhibitor []string
-	paused    string
-	leading   bool
-	missing   []string // pods not Ready after the reboot
-	noMarshal bool
-	hours     hours
-	metrics   *prometheus.Registry // of the last agent
-	noPolicy  bool                 // the next agent starts without a configuration
-	drainErr  error                // of every drain
-	drains    int                  // that were begun
-	warnings  []string             // of a preflight
-	looks     int                  // at the pods, ahead of a drain
-	preflight int                  // looks that went further
-	mute      error                // the other rebooters cannot be asked
-	slowList  time.Duration        // a quorum read of the slots takes so long after it has read
-	skew      atomic.Int64         // own clock minus the API server's
-	odd       bool                 // the host answers with an error that says nothing, and goes down all the same
+	refuse     error         // what the host answers to a reboot
+	calm       error         // the host cannot be asked for a shutdown
+	goesAfter  time.Duration // from the accepted call to the new boot
+	pods       int           // that are still to be evicted
+	blocked    string        // reason for which no pod goes
+	inhibitor  []string
+	paused     string
+	leading    bool
+	missing    []string // pods not Ready after the reboot
+	noMarshal  bool
+	hours      hours
+	metrics    *prometheus.Registry // of the last agent
+	noPolicy   bool                 // the next agent starts without a configuration
+	drainErr   error                // of every drain
+	drains     int                  // that were begun
+	warnings   []string             // of a preflight
+	looks      int                  // at the pods, ahead of a drain
+	preflight  int                  // looks that went further
+	hung       bool                 // the bus takes calls and answers none
+	mute       error                // the other rebooters cannot be asked
+	unlabelled bool                 // a person took off the label by which the slot's node finds it
+	slowList   time.Duration        // a quorum read of the slots takes so long after it has read
+	skew       atomic.Int64         // own clock minus the API server's
+	odd        bool                 // the host answers with an error that says nothing, and goes down all the same
 
 	hooks  map[string][]*simHook // of the host, by stage
 	units  map[string]*simUnit   // of this boot
@@ -493,17 +495,9 @@ func (s simNode) Event(_ context.Context, _ Node, warning bool, reason, message 
 
 type simSlots struct{ *life }
 
-// nominate is a marshal that offers the slot to every bid, and shows a slot that an earlier Node of this name holds on the
-// same boot to the one that is there now.
+// nominate is a marshal that offers the slot to every bid.
 func (s *sim) nominate() {
-	if s.noMarshal || !s.exists {
-		return
-	}
-	if s.slot.Holder != "" {
-		if s.slot.HolderUID != s.node.UID && s.slot.BootID == s.node.BootID && s.slot.Nominee != s.node.UID {
-			s.slot.Nominee, s.slot.ResourceVersion = s.node.UID, s.next()
-			s.told()
-		}
+	if s.noMarshal || !s.exists || s.slot.Holder != "" {
 		return
 	}
 	var r Record
@@ -537,21 +531,22 @@ func (s simSlots) Get(ctx context.Context, _ string) (Slot, error) {
 	return s.slot, nil
 }
 
-func (s simSlots) Named(ctx context.Context, uid string) ([]Slot, error) {
+func (s simSlots) Named(ctx context.Context) ([]Slot, error) {
 	if err := s.request(ctx); err != nil {
 		return nil, err
 	}
-	l := s.named(uid)
+	s.mu.Lock()
+	l := s.named()
+	s.mu.Unlock()
 	if s.slowList > 0 {
 		pass(s.slowList)
 	}
 	return l, nil
 }
 
-func (s simSlots) named(uid string) []Slot {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.slot.Nominee == uid || s.slot.Holder == s.node.Name {
+// named are the slots whose label names this node. The caller holds the lock.
+func (s simSlots) named() []Slot {
+	if !s.unlabelled && (s.slot.Holder == s.node.Name || s.slot.Holder == "" && s.slot.Nominee != "") {
 		return []Slot{s.slot}
 	}
 	return nil
@@ -569,7 +564,7 @@ func (s simSlots) write(ctx context.Context, what string, from Slot, f func(*Slo
 		if err := f(&s.slot); err != nil {
 			return err
 		}
-		s.slot.ResourceVersion = s.next()
+		s.slot.ResourceVersion, s.unlabelled = s.next(), false
 		out = s.slot
 		s.told()
 		s.nominate()
@@ -623,17 +618,12 @@ func (s simSlots) Decline(ctx context.Context, from Slot) (Slot, error) {
 	})
 }
 
-func (s simSlots) Watch(ctx context.Context, uid string, f func([]Slot, bool)) error {
+func (s simSlots) Watch(ctx context.Context, f func([]Slot, bool)) error {
 	news := make(chan []Slot, 1000)
 	cb := func() {
-		if s.away {
-			return
+		if !s.away {
+			news <- s.named()
 		}
-		var l []Slot
-		if s.slot.Nominee == uid {
-			l = []Slot{s.slot}
-		}
-		news <- l
 	}
 	s.mu.Lock()
 	s.slotNews = cb
@@ -681,7 +671,25 @@ func (s simHost) Watch(ctx context.Context, f func()) error {
 	return ctx.Err()
 }
 
-func (s simHost) Shutdown(context.Context) (string, error) {
+// answers waits for the bus, which may be hung.
+func (s simHost) answers(ctx context.Context) error {
+	hung := false
+	s.with(func() { hung = s.hung })
+	if !hung {
+		return nil
+	}
+	select {
+	case <-time.After(5 * time.Second): // the host's own patience with a call
+		return errors.New("the bus does not answer")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s simHost) Shutdown(ctx context.Context) (string, error) {
+	if err := s.answers(ctx); err != nil {
+		return "", err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.calm != nil {
@@ -693,13 +701,19 @@ func (s simHost) Shutdown(context.Context) (string, error) {
 	return "", nil
 }
 
-func (s simHost) Inhibitors(context.Context) ([]string, error) {
+func (s simHost) Inhibitors(ctx context.Context) ([]string, error) {
+	if err := s.answers(ctx); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.inhibitor, nil
 }
 
-func (s simHost) OtherRebooters(context.Context) ([]string, error) {
+func (s simHost) OtherRebooters(ctx context.Context) ([]string, error) {
+	if err := s.answers(ctx); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return nil, s.mute
@@ -767,7 +781,10 @@ func (s simHost) Reboot(context.Context) error {
 
 type simPods struct{ *life }
 
-func (s simPods) Look(_ context.Context, _ DrainSettings, preflight bool) (Outlook, error) {
+func (s simPods) Look(ctx context.Context, _ DrainSettings, preflight bool) (Outlook, error) {
+	if err := ctx.Err(); err != nil {
+		return Outlook{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := Outlook{Ready: []string{"ds/a"}}

@@ -42,7 +42,7 @@ const (
 const (
 	nominee    = lock.LabelNominee
 	group      = lock.LabelGroup
-	holderNode = lock.LabelHolderNode
+	nodeLabel  = lock.LabelNode
 	held       = lock.FinalizerHeld
 	nodeUID    = lock.AnnotationNodeUID
 	hold       = lock.AnnotationHold
@@ -68,6 +68,7 @@ func slot(name string, edits ...func(*coordinationv1.Lease)) *coordinationv1.Lea
 func nominates(uid string) func(*coordinationv1.Lease) {
 	return func(l *coordinationv1.Lease) {
 		l.Labels[nominee] = uid
+		l.Labels[nodeLabel] = "hash"
 		l.Annotations[lock.AnnotationNomineeNode] = "some-node"
 		l.Annotations[lock.AnnotationBidCycle] = "c1"
 		l.Annotations[lock.AnnotationBidAttempt] = "1"
@@ -81,7 +82,7 @@ func takes(node, uid string) func(*coordinationv1.Lease) {
 		l.Spec.HolderIdentity = &node
 		l.Spec.RenewTime = &metav1.MicroTime{Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 		l.Labels[nominee] = uid
-		l.Labels[holderNode] = "hash-of-" + node
+		l.Labels[nodeLabel] = "hash"
 		l.Annotations[nodeUID] = uid
 		for _, k := range []string{
 			lock.AnnotationCycle, lock.AnnotationAttempt, lock.AnnotationBootID, lock.AnnotationCordon, lock.AnnotationInstance,
@@ -96,7 +97,7 @@ func takes(node, uid string) func(*coordinationv1.Lease) {
 func frees(l *coordinationv1.Lease) {
 	l.Spec.HolderIdentity = nil
 	delete(l.Labels, nominee)
-	delete(l.Labels, holderNode)
+	delete(l.Labels, nodeLabel)
 	for k := range l.Annotations {
 		if strings.HasPrefix(k, "kubebaton.io/") && k != hold {
 			delete(l.Annotations, k)
@@ -179,7 +180,7 @@ func slotUpdates(x actors) []slotUpdate {
 		{"another agent does not renew it", b, edits{ofA}, edits{renewed}, slotClaim},
 		{"another agent does not change the claim", b, edits{ofA}, edits{annotate(lock.AnnotationBootID, "2")}, slotClaim},
 		{"another agent does not take the finalizer away", b, edits{ofA}, edits{unheld}, slotClaim},
-		{"another agent does not hide the slot from its holder", b, edits{ofA}, edits{label(holderNode, "x")}, slotClaim},
+		{"another agent does not hide the slot from its holder", b, edits{ofA}, edits{label(nodeLabel, "x")}, slotClaim},
 		{"nor does the marshal", m, edits{ofA}, edits{renewed}, slotClaim},
 		{"the marshal puts the finalizer back", m, edits{ofA, unheld}, edits{func(l *coordinationv1.Lease) { l.Finalizers = []string{held} }}, ""},
 		{"nobody makes up a claim on an empty slot", m, nil, edits{annotate(lock.AnnotationBootID, "1")}, slotEmpty},
@@ -198,8 +199,9 @@ func slotUpdates(x actors) []slotUpdate {
 		{"another agent does not shorten it", b, edits{forA}, edits{unnoted(lock.AnnotationBidUntil)}, onlyOrders},
 		{"the marshal puts a held slot on hold", m, edits{ofA}, edits{annotate(hold, "halted")}, ""},
 		{"the marshal lifts the hold", m, edits{ofA, annotate(hold, "halted")}, edits{unnoted(hold)}, ""},
-		{"the marshal addresses a slot to the Node that has its holder's name now", m, edits{takes(a.node, "earlier")}, edits{label(nominee, a.uid)}, ""},
-		{"another agent does not", b, edits{takes(a.node, "earlier")}, edits{label(nominee, a.uid)}, onlyNominates},
+		{"another agent does not hide a nomination from its node", b, edits{forA}, edits{unlabelled(nodeLabel)}, onlyNominates},
+		{"nor shows it an empty slot", b, nil, edits{label(nodeLabel, "hash")}, onlyNominates},
+		{"a holder puts back the label that a person took off its slot", a, edits{ofA, unlabelled(nodeLabel)}, edits{renewed, label(nodeLabel, "hash")}, ""},
 		{"an agent puts no slot on hold", b, edits{ofA}, edits{annotate(hold, "x")}, onlyHolds},
 		{"a holder does not lift the hold", a, edits{ofA, annotate(hold, "halted")}, edits{unnoted(hold)}, onlyHolds},
 	}
@@ -392,7 +394,7 @@ func marshalUpdates(x actors) []slotUpdate {
 	free := holder("")
 	return []slotUpdate{
 		{"the marshal renews", x.m, nil, edits{renewed}, ""},
-		{"the marshal gives up and names a waiting agent", x.m, nil, edits{free, label(nominee, x.a.uid)}, ""},
+		{"the marshal gives up and names a waiting agent", x.m, nil, edits{free, label(nodeLabel, "hash")}, ""},
 		{"another agent takes over: the election says when", x.a, nil, edits{holder(x.a.node), renewed}, ""},
 		{"an agent takes it over when nobody has it", x.a, edits{free}, edits{holder(x.a.node)}, ""},
 		{"an agent elects nobody else", x.a, nil, edits{holder(x.b.node)}, marshalHolder},

@@ -229,12 +229,12 @@ func TestRebootLost(t *testing.T) {
 		b, root := startBus(t)
 		hear(t, b)
 		start := time.Now()
-		err := newHost(t, host.Config{Root: root, CallTimeout: 100 * time.Millisecond}).Reboot(t.Context())
+		err := newHost(t, host.Config{Root: root, CallTimeout: 2 * time.Second}).Reboot(t.Context()) // the bus is reached well before that
 		if !errors.Is(err, host.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Reboot: %v, want ErrUnknown and DeadlineExceeded", err)
 		}
-		if d := time.Since(start); d > 2*time.Second {
-			t.Errorf("Reboot took %s with a call timeout of 100ms", d)
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("Reboot took %s with a call timeout of 2 s", d)
 		}
 	})
 

@@ -58,6 +58,7 @@ func commands() []command {
 		{"demo [--out FILE] [--keep]", "a rollout of reboots over three nodes, watched, measured, and compared with one by hand", runDemo},
 		{"bench [--idle DURATION] [--out FILE] [--keep | --reuse]", "hand-over, detection, requests and memory of the agents, sizes: figures with goals", runBench},
 		{"bench-drain [--pods N,…] [--only REGEX] [--out FILE]", "drains of the same pods by Baton and by kubectl's library: time, requests, budgets, webhooks", runBenchDrain},
+		{"spread [--nodes N] [--replicas N] [--out FILE]", "evictions a pod in a rollout over six nodes, with the taint on waiting nodes and without it", runSpread},
 		{"fleet [--nodes N] [--max M] [--churn] [--seed N] [--out FILE]", "a rollout over N simulated nodes with real agents and a real API server: time and cost", runFleet},
 		{"audit [--by pod|user] [--since DURATION]", "API requests counted from the audit log", countAudit},
 		{"image --out TAR --name NAME --binary FILE [--arch ARCH]", "write an image of a static binary", writeImage},

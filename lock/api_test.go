@@ -14,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"kubebaton.io/baton/kube"
 )
 
 // patch is a person with kubectl.
@@ -54,7 +56,7 @@ func TestLease(t *testing.T) {
 		if d := cmp.Diff([]string{FinalizerHeld}, l.Finalizers); d != "" {
 			t.Error(d)
 		}
-		wantLabels := map[string]string{LabelGroup: "workers", LabelNominee: "uid-a", LabelHolderNode: nodeHash("a")}
+		wantLabels := map[string]string{LabelGroup: "workers", LabelNominee: "uid-a", LabelNode: kube.NodeLabel("a")}
 		if d := cmp.Diff(wantLabels, l.Labels); d != "" {
 			t.Error(d)
 		}
@@ -265,6 +267,26 @@ func TestOneSlotANode(t *testing.T) {
 			t.Errorf("got %v, want ErrHeld", err)
 		}
 	})
+	t.Run("no slot is taken that the node could not find again", func(t *testing.T) {
+		w := newWorld(t)
+		sl := w.nominated(slot0)
+		w.patch(slot0, `{"metadata":{"labels":{"kubebaton.io/node":null}}}`)
+		if _, err := w.a.Take(t.Context(), sl, "uid-a", claim("i1")); !errors.Is(err, ErrNotNominated) {
+			t.Errorf("got %v, want ErrNotNominated", err)
+		}
+	})
+	t.Run("a label that a person took off a held slot comes back with the next heartbeat", func(t *testing.T) {
+		w := newWorld(t)
+		w.held(slot0)
+		w.patch(slot0, `{"metadata":{"labels":{"kubebaton.io/node":null}}}`)
+		if l := must(w.a.Named(t.Context()))(t); len(l) != 0 {
+			t.Errorf("named %v", l)
+		}
+		sl := must(w.a.Renew(t.Context(), w.get(slot0), claim("i1")))(t)
+		if d := cmp.Diff([]Slot{sl}, must(w.a.Named(t.Context()))(t)); d != "" {
+			t.Error(d)
+		}
+	})
 	t.Run("no second slot is taken beside one that an earlier Node of this name left", func(t *testing.T) {
 		w := two(t)
 		w.held(slot0)
@@ -293,24 +315,29 @@ func TestNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// 0 held under an earlier UID; 1 nominated; 2 held by another; 3 of another whose hash is the same; 4 empty.
+	// 0 held under an earlier UID; 1 nominated; 2 held by another; 3 of another whose hash is the same; 4 empty, labelled by a person.
 	w.held(slot0)
 	w.patch(slot0, `{"metadata":{"labels":{"kubebaton.io/nominee":"uid-old"},"annotations":{"kubebaton.io/node-uid":"uid-old"}}}`)
 	w.nominated("slot-workers-1")
 	b := open(t, w.c, w.ns, "b")
 	sl := must(w.marshal.Nominate(t.Context(), w.get("slot-workers-2"), "uid-b", "b", "c1", 1, time.Now().Add(time.Minute)))(t)
 	must(b.Take(t.Context(), sl, "uid-b", claim("i")))(t)
-	w.patch("slot-workers-3", `{"metadata":{"labels":{"kubebaton.io/holder-node":"`+nodeHash("a")+`"}},"spec":{"holderIdentity":"zz"}}`)
-	must(w.c.CoordinationV1().Leases(w.ns).Create(t.Context(),
-		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: MarshalLease, Labels: map[string]string{LabelNominee: "uid-a"}}}, metav1.CreateOptions{}))(t)
+	w.patch("slot-workers-3", `{"metadata":{"labels":{"kubebaton.io/node":"`+kube.NodeLabel("a")+`"}},"spec":{"holderIdentity":"zz"}}`)
+	w.patch("slot-workers-4", `{"metadata":{"labels":{"kubebaton.io/node":"`+kube.NodeLabel("a")+`"}}}`)
+	w.callToStand("a")
 
-	got := must(w.a.Named(t.Context(), "uid-a"))(t)
+	got := must(w.a.Named(t.Context()))(t)
 	if d := cmp.Diff([]Slot{w.get(slot0), w.get("slot-workers-1")}, got); d != "" {
 		t.Error(d)
 	}
-	if _, err := w.a.Named(t.Context(), ""); err == nil {
-		t.Error("an empty UID lists every slot without a nominee")
-	}
+}
+
+// callToStand makes the Lease `marshal` with an heir on it.
+func (w *world) callToStand(node string) {
+	w.t.Helper()
+	must(w.c.CoordinationV1().Leases(w.ns).Create(w.t.Context(), &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Name: MarshalLease, Labels: map[string]string{LabelNode: kube.NodeLabel(node)}},
+	}, metav1.CreateOptions{}))(w.t)
 }
 
 func TestList(t *testing.T) {
@@ -322,7 +349,7 @@ func TestList(t *testing.T) {
 	id := "m"
 	must(w.c.CoordinationV1().Leases(w.ns).Create(t.Context(), &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: MarshalLease, Labels: map[string]string{LabelNominee: "uid-a"},
+			Name: MarshalLease, Labels: map[string]string{LabelNode: kube.NodeLabel("a")},
 			Annotations: map[string]string{"kubebaton.io/pause": "freeze"},
 		},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &id},
@@ -332,7 +359,7 @@ func TestList(t *testing.T) {
 	if d := cmp.Diff([]Slot{w.get(slot0)}, slots); d != "" || slots[0].Group != "workers" {
 		t.Error("a slot without its label is still a slot:", d)
 	}
-	want := Marshal{Exists: true, ResourceVersion: m.ResourceVersion, Holder: "m", Heir: "uid-a", Annotations: map[string]string{"kubebaton.io/pause": "freeze"}}
+	want := Marshal{Exists: true, ResourceVersion: m.ResourceVersion, Holder: "m", Heir: kube.NodeLabel("a"), Annotations: map[string]string{"kubebaton.io/pause": "freeze"}}
 	if d := cmp.Diff(want, m); d != "" {
 		t.Error(d)
 	}
@@ -362,7 +389,7 @@ func TestWatch(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	events, ended := make(chan seen, 100), make(chan error, 1)
 	go func() {
-		ended <- w.a.Watch(ctx, "uid-a", func(slots []Slot, heir bool) { events <- seen{slots, heir} })
+		ended <- w.a.Watch(ctx, func(slots []Slot, heir bool) { events <- seen{slots, heir} })
 	}()
 	next := func(what string, ok func(seen) bool) {
 		t.Helper()
@@ -383,10 +410,9 @@ func TestWatch(t *testing.T) {
 	next("the nomination", func(e seen) bool { return len(e.slots) == 1 && e.slots[0].BidCycle == "c1" && !e.heir })
 	held := must(w.a.Take(t.Context(), w.get(slot0), "uid-a", claim("i1")))(t)
 	next("the held slot stays in sight", func(e seen) bool { return len(e.slots) == 1 && e.slots[0] == held })
-	must(w.c.CoordinationV1().Leases(w.ns).Create(t.Context(),
-		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: MarshalLease, Labels: map[string]string{LabelNominee: "uid-a"}}}, metav1.CreateOptions{}))(t)
+	w.callToStand("a")
 	next("the call to stand for election", func(e seen) bool { return len(e.slots) == 1 && e.heir })
-	w.patch(MarshalLease, `{"metadata":{"labels":{"kubebaton.io/nominee":null}}}`)
+	w.patch(MarshalLease, `{"metadata":{"labels":{"kubebaton.io/node":null}}}`)
 	next("the end of it", func(e seen) bool { return len(e.slots) == 1 && !e.heir })
 	must(w.marshal.SetHold(t.Context(), held, "halted"))(t)
 	next("the brake", func(e seen) bool { return len(e.slots) == 1 && e.slots[0].Hold == "halted" })
@@ -395,9 +421,6 @@ func TestWatch(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
-	}
-	if err := w.a.Watch(t.Context(), "", nil); err == nil {
-		t.Error("an empty UID watches every slot without a nominee")
 	}
 }
 
@@ -444,7 +467,7 @@ func TestMetrics(t *testing.T) {
 	if _, err := a.Renew(t.Context(), held, claim("i")); !apierrors.IsConflict(err) {
 		t.Fatal(err)
 	}
-	must(a.Named(t.Context(), "uid-a"))(t)
+	must(a.Named(t.Context()))(t)
 	if n := testutil.CollectAndCount(a.metrics.heartbeat); n != 0 {
 		t.Errorf("%d heartbeats of no slot", n)
 	}

@@ -143,7 +143,7 @@ func (p *contender) run(ctx context.Context) error {
 	wctx, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		_ = p.slots.Watch(wctx, p.uid(), func([]Slot, bool) {
+		_ = p.slots.Watch(wctx, func([]Slot, bool) {
 			select {
 			case p.signal <- struct{}{}:
 			default:
@@ -173,7 +173,7 @@ func (p *contender) run(ctx context.Context) error {
 }
 
 func (p *contender) step(ctx context.Context) (again bool, err error) {
-	named, err := p.slots.Named(ctx, p.uid())
+	named, err := p.slots.Named(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -169,10 +169,6 @@ func operations() []operation {
 			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.SetHold(ctx, sl, "halted"); return err },
 		},
 		{
-			name: "address", prepare: held, done: func(w *world) bool { return w.get(slot0).Nominee == "uid-a2" },
-			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.Address(ctx, sl, "uid-a2"); return err },
-		},
-		{
 			name: "free of the gone", prepare: held, done: isEmpty,
 			do: func(ctx context.Context, s *Slots, sl Slot) error { _, err := s.FreeGone(ctx, sl); return err },
 		},

@@ -1,14 +1,18 @@
 package lock
 
+import "kubebaton.io/baton/kube"
+
 // Keys on a slot Lease. The API server gives them no meaning; docs/ mirrors this list.
 const (
 	// LabelGroup names the group whose node the slot lets go down. Written once, by the marshal that creates the slot.
 	LabelGroup = "kubebaton.io/group"
 	// LabelNominee is the UID of the Node that may take the slot, and of its holder while it is held. Written by the
-	// marshal, removed by the nominee. On the Lease `marshal` it names the node that is to stand for election.
+	// marshal, removed by the nominee.
 	LabelNominee = "kubebaton.io/nominee"
-	// LabelHolderNode is a hash of the holder's node name, which may be longer than a label's value. Written by the holder.
-	LabelHolderNode = "kubebaton.io/holder-node"
+	// LabelNode is a hash of the name of the nominee's or holder's node, by which its agent finds the slot; the name itself may be
+	// longer than a label's value. Written with the nomination, and removed with it or with the claim. On the Lease `marshal` it
+	// names the node that is to stand for election.
+	LabelNode = kube.LabelNode
 
 	// The nomination, written by the marshal: the nominee's name for people, the bid it answers, and its end (RFC 3339).
 	AnnotationNomineeNode = "kubebaton.io/nominee-node"

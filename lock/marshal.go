@@ -35,7 +35,7 @@ func (s *Slots) List(ctx context.Context) (slots []Slot, m Marshal, err error) {
 func marshalOf(l *coordinationv1.Lease) Marshal {
 	sl := slotOf(l)
 	return Marshal{
-		Exists: true, ResourceVersion: sl.ResourceVersion, Holder: sl.Holder, Heir: sl.Nominee, Renewed: sl.Renewed,
+		Exists: true, ResourceVersion: sl.ResourceVersion, Holder: sl.Holder, Heir: l.Labels[LabelNode], Renewed: sl.Renewed,
 		Annotations: maps.Clone(l.Annotations),
 	}
 }
@@ -68,8 +68,8 @@ func (s *Slots) Delete(ctx context.Context, sl Slot) (err error) {
 	return nil
 }
 
-// Nominate offers an empty slot to one bid of one Node, until a time; an earlier nomination is replaced. The node's name
-// is for people who look at the Lease.
+// Nominate offers an empty slot to one bid of one Node, until a time; an earlier nomination is replaced. By
+// the node's name its agent finds it.
 func (s *Slots) Nominate(ctx context.Context, sl Slot, uid, node, cycle string, attempt int, until time.Time) (out Slot, err error) {
 	defer func() { s.metrics.count("nominate", err) }()
 	if out, err = s.update(ctx, sl, nominate(uid, node, cycle, attempt, until)); err != nil {
@@ -95,16 +95,6 @@ func (s *Slots) SetHold(ctx context.Context, sl Slot, reason string) (out Slot, 
 	}
 	if out, err = s.update(ctx, sl, setHold(reason)); err != nil {
 		return Slot{}, fmt.Errorf("setting the hold of slot %q: %w", sl.Name, err)
-	}
-	return out, nil
-}
-
-// Address writes another nominee on a held slot: the UID of the Node that has the holder's name now. A slot that an earlier
-// Node of that name holds is seen by its agent's [Slots.Watch] then. The claim stays as it is.
-func (s *Slots) Address(ctx context.Context, sl Slot, uid string) (out Slot, err error) {
-	defer func() { s.metrics.count("address", err) }()
-	if out, err = s.update(ctx, sl, address(uid)); err != nil {
-		return Slot{}, fmt.Errorf("addressing slot %q of %q: %w", sl.Name, sl.Holder, err)
 	}
 	return out, nil
 }

@@ -1,8 +1,7 @@
 package lock
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +9,8 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kubebaton.io/baton/kube"
 )
 
 // Slot is what one Lease says, as it was read. It is a value: the verbs write on the version that it was read at.
@@ -48,7 +49,7 @@ type Marshal struct {
 	Exists          bool
 	ResourceVersion string
 	Holder          string            // identity: a node name; "" is none
-	Heir            string            // UID of the Node that is to stand for election; "" is none
+	Heir            string            // [kube.NodeLabel] of the node that is to stand for election; "" is none
 	Renewed         time.Time         // by the holder's clock
 	Annotations     map[string]string // the pauses set by people, and what a rollout remembers
 }
@@ -82,12 +83,6 @@ func groupOf(name string) string {
 		return g[:i]
 	}
 	return g
-}
-
-// nodeHash makes a label value of a node name. Two names may share one: readers compare the name itself.
-func nodeHash(node string) string {
-	sum := sha256.Sum256([]byte(node))
-	return hex.EncodeToString(sum[:8])
 }
 
 // slotOf reads a Lease. Nothing in it can make this fail: what cannot be read counts against the reader, so a nomination
@@ -140,7 +135,7 @@ func (s state) write(n state, l *coordinationv1.Lease) {
 		l.Annotations = put(l.Annotations, k, from, to)
 	}
 	from, to = s.labels(), n.labels()
-	for _, k := range []string{LabelNominee, LabelHolderNode} {
+	for _, k := range []string{LabelNominee, LabelNode} {
 		l.Labels = put(l.Labels, k, from, to)
 	}
 	held := slices.Contains(l.Finalizers, FinalizerHeld)
@@ -181,8 +176,8 @@ func (s state) labels() map[string]string {
 	if s.Nominee != "" {
 		m[LabelNominee] = s.Nominee
 	}
-	if s.Holder != "" {
-		m[LabelHolderNode] = nodeHash(s.Holder)
+	if node := cmp.Or(s.Holder, s.nomineeNode); node != "" {
+		m[LabelNode] = kube.NodeLabel(node)
 	}
 	return m
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // foreign is a Lease with things of others on it.
@@ -125,16 +124,6 @@ func TestMapping(t *testing.T) {
 			if got := slotOf(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}).Group; got != want {
 				t.Errorf("%s: got %q, want %q", name, got, want)
 			}
-		}
-	})
-	t.Run("the hash of any node name is a label value", func(t *testing.T) {
-		for _, name := range []string{"a", strings.Repeat("a.", 126) + "z"} {
-			if errs := validation.IsValidLabelValue(nodeHash(name)); len(errs) > 0 {
-				t.Errorf("%s: %v", name, errs)
-			}
-		}
-		if nodeHash("a") == nodeHash("b") {
-			t.Error("two names, one hash")
 		}
 	})
 }

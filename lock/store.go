@@ -1,11 +1,11 @@
 package lock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -100,59 +100,68 @@ func (s *Slots) get(ctx context.Context, name string) (*coordinationv1.Lease, er
 	return l, nil
 }
 
-// Named reads, by quorum, every slot whose nominee is uid and every slot that this node's name holds, also under another
-// UID than uid. They are sorted by name.
-func (s *Slots) Named(ctx context.Context, uid string) (slots []Slot, err error) {
+// Named reads, by quorum, every slot that names this node as its nominee or holder, under whatever UID: the node may have been
+// registered anew. They are sorted by name.
+func (s *Slots) Named(ctx context.Context) (slots []Slot, err error) {
 	defer func() { s.metrics.count("named", err) }()
-	if uid == "" {
-		return nil, errors.New("listing the slots that name this node: its UID is empty")
+	list, err := s.leases.List(ctx, metav1.ListOptions{LabelSelector: s.own()})
+	if err != nil {
+		return nil, fmt.Errorf("listing the slots that name this node: %w", err)
 	}
-	found := map[string]Slot{}
-	// The second list is the newer one: where both show a slot, it is right.
-	for _, by := range []labels.Set{{LabelNominee: uid}, {LabelHolderNode: nodeHash(s.node)}} {
-		list, err := s.leases.List(ctx, metav1.ListOptions{LabelSelector: by.AsSelector().String()})
-		if err != nil {
-			return nil, fmt.Errorf("listing the slots with %s: %w", by, err)
-		}
-		for i := range list.Items {
-			l := &list.Items[i]
-			if sl := slotOf(l); isSlot(l.Name) && (sl.Nominee == uid || sl.Holder == s.node) {
-				s.remember(l)
-				found[l.Name] = sl
-			}
+	for i := range list.Items {
+		if l := &list.Items[i]; s.names(l) {
+			s.remember(l)
+			slots = append(slots, slotOf(l))
 		}
 	}
-	slots = sorted(maps.Values(found))
+	slots = sorted(slices.Values(slots))
 	s.metrics.heartbeats(s.node, slots)
 	return slots, nil
+}
+
+// own selects the Leases that name this node.
+func (s *Slots) own() string { return labels.Set{LabelNode: kube.NodeLabel(s.node)}.String() }
+
+// names tells whether a Lease with that label is a slot that names this node. The label is a hash, and people may have put it
+// there.
+func (s *Slots) names(l *coordinationv1.Lease) bool {
+	st := read(l)
+	return isSlot(l.Name) && cmp.Or(st.Holder, st.nomineeNode) == s.node
 }
 
 // Take makes this node the holder of sl: an empty slot, not being deleted, that was nominated for this very bid and whose
 // nomination is not over. The write is on the version of sl and on no other.
 //
 // A node holds one slot at most. Take therefore reads the slots that name this node once more: it refuses when one is
-// held, and declines every other nomination before it writes. That also ends an earlier Take of another slot whose
-// outcome is unknown: it was decided on a version that this read still shows, and that the decline replaces, or on one
-// that is gone already.
+// held, or when sl itself is not shown, and declines every other nomination before it writes. That also ends an earlier Take of
+// another slot whose outcome is unknown: it was decided on a version that this read still shows, and that the decline
+// replaces, or on one that is gone already.
 func (s *Slots) Take(ctx context.Context, sl Slot, uid string, c Claim) (out Slot, err error) {
 	defer func() { s.metrics.count("take", err) }()
 	v := take(s.node, uid, c, s.now())
 	if err := v(&state{Slot: sl}); err != nil {
 		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
 	}
-	named, err := s.Named(ctx, uid)
+	named, err := s.Named(ctx)
 	if err != nil {
 		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
 	}
+	shown := false
+	for _, n := range named {
+		if n.Holder == s.node && n.Name != sl.Name {
+			return Slot{}, fmt.Errorf("taking slot %q: %w: this node holds %q", sl.Name, ErrHeld, n.Name)
+		}
+		shown = shown || n.Name == sl.Name
+	}
+	if !shown {
+		return Slot{}, fmt.Errorf("taking slot %q: %w: its label %s does not name this node", sl.Name, ErrNotNominated, LabelNode)
+	}
 	for _, other := range named {
-		switch {
-		case other.Name == sl.Name:
-		case other.Holder == s.node:
-			return Slot{}, fmt.Errorf("taking slot %q: %w: this node holds %q", sl.Name, ErrHeld, other.Name)
-		case other.Holder == "":
-			if _, err := s.Decline(ctx, other); err != nil && !apierrors.IsNotFound(err) {
-				return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
-			}
+		if other.Name == sl.Name || other.Nominee != uid {
+			continue
+		}
+		if _, err := s.Decline(ctx, other); err != nil && !apierrors.IsNotFound(err) {
+			return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
 		}
 	}
 	if out, err = s.update(ctx, sl, v); err != nil {
@@ -193,15 +202,10 @@ func (s *Slots) Decline(ctx context.Context, sl Slot) (out Slot, err error) {
 	return out, nil
 }
 
-// Watch calls apply with the slots whose nominee is uid, held ones among them, at the start and whenever one of them
-// changes; heir says that the Lease `marshal` carries the same UID: this node is to stand for election now. A slot held
-// under another UID is not shown, see Named. Watch ends with ctx and returns its error.
-func (s *Slots) Watch(ctx context.Context, uid string, apply func(slots []Slot, heir bool)) error {
-	if uid == "" {
-		return errors.New("watching the slots of this node: its UID is empty")
-	}
-	sel := kube.Selection{Labels: labels.Set{LabelNominee: uid}.AsSelector().String()}
-	err := kube.Watch(ctx, s.leases.List, s.leases.Watch, sel, &coordinationv1.Lease{},
+// Watch calls apply with the slots that [Slots.Named] would return, at the start and whenever one of them changes; heir says
+// that the Lease `marshal` names this node, too: it is to stand for election now. Watch ends with ctx and returns its error.
+func (s *Slots) Watch(ctx context.Context, apply func(slots []Slot, heir bool)) error {
+	err := kube.Watch(ctx, s.leases.List, s.leases.Watch, kube.Selection{Labels: s.own()}, &coordinationv1.Lease{},
 		func(items map[string]*coordinationv1.Lease) {
 			heir := false
 			slots := make([]Slot, 0, len(items))
@@ -209,7 +213,7 @@ func (s *Slots) Watch(ctx context.Context, uid string, apply func(slots []Slot, 
 				switch {
 				case l.Name == MarshalLease:
 					heir = true
-				case isSlot(l.Name):
+				case s.names(l):
 					s.remember(l)
 					slots = append(slots, slotOf(l))
 				}

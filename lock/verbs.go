@@ -79,8 +79,8 @@ func freeGone() verb {
 func nominate(uid, node, cycle string, attempt int, until time.Time) verb {
 	return func(s *state) error {
 		switch {
-		case uid == "" || cycle == "":
-			return fmt.Errorf("%w: a nomination names a Node UID and a cycle, not %q and %q", ErrNotNominated, uid, cycle)
+		case uid == "" || node == "" || cycle == "":
+			return fmt.Errorf("%w: a nomination names a Node, its UID and a cycle, not %q, %q and %q", ErrNotNominated, node, uid, cycle)
 		case s.Holder != "":
 			return fmt.Errorf("%w by %q", ErrHeld, s.Holder)
 		case s.Deleting:
@@ -110,20 +110,6 @@ func withdraw() verb {
 func setHold(reason string) verb {
 	return func(s *state) error {
 		s.Hold = reason
-		return nil
-	}
-}
-
-// address shows a held slot to the agent of another Node of the holder's name.
-func address(uid string) verb {
-	return func(s *state) error {
-		switch {
-		case s.Holder == "":
-			return ErrNotHeld
-		case uid == "":
-			return fmt.Errorf("%w: no UID to address it to", ErrNotNominated)
-		}
-		s.Nominee = uid
 		return nil
 	}
 }

@@ -91,19 +91,13 @@ func TestVerbs(t *testing.T) {
 		{"nominate refuses a held slot", heldSlot(), nominate("uid-b", "b", "c1", 1, later), ErrHeld, Slot{}},
 		{"nominate refuses a Lease that is being deleted", with(empty(), func(s *Slot) { s.Deleting = true }), nominate("uid-b", "b", "c1", 1, later), ErrDeleting, Slot{}},
 		{"nominate refuses nobody", empty(), nominate("", "b", "c1", 1, later), ErrNotNominated, Slot{}},
+		{"nominate refuses a node without a name, which could not find it", empty(), nominate("uid-b", "", "c1", 1, later), ErrNotNominated, Slot{}},
 		{"nominate refuses no bid", empty(), nominate("uid-b", "b", "", 1, later), ErrNotNominated, Slot{}},
 
 		{"withdraw clears a nomination", nominatedSlot(), withdraw(), nil, empty()},
 		{"withdraw clears what is left of a nomination", with(empty(), func(s *Slot) { s.Nominee = "uid-a" }), withdraw(), nil, empty()},
 		{"withdraw refuses a held slot, which keeps its nominee", heldSlot(), withdraw(), ErrHeld, Slot{}},
 		{"withdraw refuses when there is none", empty(), withdraw(), ErrNotNominated, Slot{}},
-
-		{
-			"a held slot is addressed to the Node that has its holder's name now, and the claim stays", heldSlot(), address("uid-a2"), nil,
-			with(heldSlot(), func(s *Slot) { s.Nominee = "uid-a2" }),
-		},
-		{"address refuses an empty slot: that would be a nomination", nominatedSlot(), address("uid-b"), ErrNotHeld, Slot{}},
-		{"address refuses nobody", heldSlot(), address(""), ErrNotNominated, Slot{}},
 
 		{"a hold goes on a held slot", heldSlot(), setHold("halted"), nil, with(heldSlot(), func(s *Slot) { s.Hold = "halted" })},
 		{"a hold is lifted", with(empty(), func(s *Slot) { s.Hold = "halted" }), setHold(""), nil, empty()},

@@ -152,7 +152,7 @@ func (s *site) agent(i int, uid string, wrap func(http.RoundTripper) http.RoundT
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
 	wg.Go(func() {
-		_ = l.Watch(ctx, uid, func(_ []lock.Slot, heir bool) {
+		_ = l.Watch(ctx, func(_ []lock.Slot, heir bool) {
 			if heir {
 				m.Inherit()
 			}
@@ -197,7 +197,7 @@ func (s *site) take(i int, uid, boot string) lock.Slot {
 	var out lock.Slot
 	l := s.slots(i)
 	s.within(10*time.Second, "slot for "+s.node(i), func() bool {
-		named, err := l.Named(s.t.Context(), uid)
+		named, err := l.Named(s.t.Context())
 		if err != nil || len(named) == 0 {
 			return false
 		}

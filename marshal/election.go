@@ -15,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection"
+
+	"kubebaton.io/baton/kube"
 )
 
 // Times of the election. They are those of Kubernetes' own components.
@@ -31,14 +33,14 @@ type State struct {
 	Holder   string // Node name of the marshal; "" is none
 	Renewed  time.Time
 	Lasts    time.Duration     // the holder's word on how long its lease is good
-	Heir     string            // UID of the Node that is to lead next; "" is none
+	Heir     string            // [kube.NodeLabel] of the node that is to lead next; "" is none
 	Paused   map[string]string // group to reason; "" stands for all groups
 	version  string            // of the Lease; "" for one that is not there
 	observed time.Time         // when this agent first saw this holder and renewal
 }
 
 func stateOf(l *coordinationv1.Lease) State {
-	s := State{Heir: l.Labels[nomineeKey], Paused: pauses(l.Annotations), version: l.ResourceVersion}
+	s := State{Heir: l.Labels[kube.LabelNode], Paused: pauses(l.Annotations), version: l.ResourceVersion}
 	if l.Spec.HolderIdentity != nil {
 		s.Holder = *l.Spec.HolderIdentity
 	}
@@ -77,7 +79,7 @@ type ElectionConfig struct {
 	Leases   coordinationclient.LeaseInterface
 	Identity string                    // own Node's name
 	Lead     func(ctx context.Context) // runs while this agent leads, and returns soon after ctx ends
-	Heir     func() string             // UID of the Node that leads next when nobody says which; nil names nobody
+	Heir     func() string             // name of the node that leads next when nobody says which; nil names nobody
 	Log      *slog.Logger
 	// LeaseDuration, RenewDeadline and RetryPeriod are leaderelection's, LookInterval is the time between two looks.
 	// Zero means 15 s, 10 s, 2 s and 1 min.
@@ -153,8 +155,9 @@ func (e *Elector) Run(ctx context.Context) error {
 		case heir:
 			next = e.stand(ctx, State{})
 		case next > 0:
+			from := time.Now()
 			e.pause(ctx, next)
-			next = 0
+			next = e.spared(from)
 		default:
 			next = e.look(ctx)
 		}
@@ -260,6 +263,7 @@ func (e *Elector) asks() (saw func(State) State) {
 		defer e.mu.Unlock()
 		s.observed = time.Now()
 		e.heard = s.observed
+		defer e.noticed()
 		if s.same(e.seen) {
 			s.observed = e.seen.observed
 		}
@@ -273,6 +277,13 @@ func (e *Elector) asks() (saw func(State) State) {
 		}
 		e.seen = s
 		return s
+	}
+}
+
+// noticed ends the wait for the next look when the Lease, read for another purpose, looks free. The caller holds the lock.
+func (e *Elector) noticed() {
+	if e.standing && e.term == nil && e.vacant(e.seen) {
+		e.poke()
 	}
 }
 
@@ -337,6 +348,16 @@ func (e *Elector) pause(ctx context.Context, d time.Duration) {
 	case <-e.wake:
 	case <-ctx.Done():
 	}
+}
+
+// spared returns how long a look may still wait because the Lease was read since then for the brake, and was held.
+func (e *Elector) spared(since time.Time) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if age := time.Since(e.heard); e.heard.After(since) && age >= e.cfg.RetryPeriod {
+		return max(0, e.cfg.LookInterval-age)
+	}
+	return 0
 }
 
 // look reads the Lease and stands if nobody holds it. It returns after what time to look again. An agent that begins to wait
@@ -430,7 +451,7 @@ func (e *Elector) serve(ctx, run context.Context, cancel func(), l *election, t 
 	return l.outcome()
 }
 
-// lead works until the term ends or is lost, and returns the heir's UID.
+// lead works until the term ends or is lost, and returns the heir's name.
 func (e *Elector) lead(ctx, lead context.Context, t *term, stopped <-chan struct{}) string {
 	e.cfg.Log.Info("leading", "lease", leaseName)
 	e.setLeading(true)

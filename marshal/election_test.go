@@ -16,6 +16,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	k8stesting "k8s.io/client-go/testing"
+
+	"kubebaton.io/baton/kube"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -262,6 +264,34 @@ func TestElector(t *testing.T) {
 		stop()
 		cancel()
 	})
+	in("an agent that reads the Lease for the brake does not look besides, and stands as soon as it reads that it is free", func(t *testing.T, p *polls) {
+		p.holder(t, "z", 0)
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		e.Stand(true)
+		synctest.Wait()
+		read := func() {
+			if _, err := e.Look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		p.requests.Store(0)
+		const reads = 12
+		for range reads {
+			sleep(25 * time.Second)
+			p.holder(t, "z", 0) // it renews
+			read()
+		}
+		if n := p.requests.Load(); n != reads {
+			t.Errorf("%d requests, want its own %d", n, reads)
+		}
+		p.holder(t, "", 0)
+		read()
+		if !e.Leading() {
+			t.Error("does not lead though it has read that nobody does")
+		}
+	})
 	in("when 300 are told to stand at once, one leads and each sends a handful of requests", func(t *testing.T, p *polls) {
 		var leading atomic.Int64
 		lead := func(ctx context.Context) { leading.Add(1); <-ctx.Done() }
@@ -289,11 +319,11 @@ func TestElector(t *testing.T) {
 		defer start(t, e)()
 		e.Stand(true)
 		synctest.Wait()
-		if err := e.Resign(t.Context(), "uid-b"); err != nil {
+		if err := e.Resign(t.Context(), "b"); err != nil {
 			t.Fatal(err)
 		}
-		if l := p.lease(t); *l.Spec.HolderIdentity != "" || l.Labels[nomineeKey] != "uid-b" {
-			t.Errorf("holder %q, heir %q", *l.Spec.HolderIdentity, l.Labels[nomineeKey])
+		if l := p.lease(t); *l.Spec.HolderIdentity != "" || l.Labels[kube.LabelNode] != kube.NodeLabel("b") {
+			t.Errorf("holder %q, heir %q", *l.Spec.HolderIdentity, l.Labels[kube.LabelNode])
 		}
 		if e.Leading() {
 			t.Error("still leads")
@@ -310,13 +340,13 @@ func TestElector(t *testing.T) {
 			if h := p.lease(t).Spec.HolderIdentity; h == nil || *h != "a" {
 				t.Errorf("released to %v while at work", h)
 			}
-		}, func() string { return "uid-c" })
+		}, func() string { return "c" })
 		stop := start(t, e)
 		e.Stand(true)
 		synctest.Wait()
 		stop()
-		if l := p.lease(t); *l.Spec.HolderIdentity != "" || l.Labels[nomineeKey] != "uid-c" {
-			t.Errorf("holder %q, heir %q", *l.Spec.HolderIdentity, l.Labels[nomineeKey])
+		if l := p.lease(t); *l.Spec.HolderIdentity != "" || l.Labels[kube.LabelNode] != kube.NodeLabel("c") {
+			t.Errorf("holder %q, heir %q", *l.Spec.HolderIdentity, l.Labels[kube.LabelNode])
 		}
 	})
 	in("the heir leads at once and takes its name off the Lease", func(t *testing.T, p *polls) {
@@ -327,13 +357,13 @@ func TestElector(t *testing.T) {
 		synctest.Wait()
 		b.Stand(true)
 		sleep(5 * time.Second)
-		if err := a.Resign(t.Context(), "uid-b"); err != nil {
+		if err := a.Resign(t.Context(), "b"); err != nil {
 			t.Fatal(err)
 		}
 		b.Inherit()
 		synctest.Wait()
 		l := p.lease(t)
-		if _, labelled := l.Labels[nomineeKey]; !b.Leading() || labelled {
+		if _, labelled := l.Labels[kube.LabelNode]; !b.Leading() || labelled {
 			t.Errorf("leading %v, labels %v", b.Leading(), l.Labels)
 		}
 	})
@@ -360,7 +390,7 @@ func TestElector(t *testing.T) {
 	in("Resign of one that does not lead returns at once", func(t *testing.T, p *polls) {
 		e := p.elector(t, "a", nil, nil)
 		defer start(t, e)()
-		if err := e.Resign(t.Context(), "uid-b"); err != nil || p.requests.Load() != 0 {
+		if err := e.Resign(t.Context(), "b"); err != nil || p.requests.Load() != 0 {
 			t.Errorf("%v, %d requests", err, p.requests.Load())
 		}
 	})

@@ -15,12 +15,11 @@ const (
 	Expire                   // clear a nomination that nobody took in time
 	Withdraw                 // clear a nomination whose node does not bid any more
 	SetHold                  // write the brake, or take it off
-	Address                  // write the UID of the Node that has the holder's name now: its agent watches for that
 )
 
 func (k Kind) String() string {
 	return [...]string{
-		Create: "create", Delete: "delete", Expire: "expire", Withdraw: "withdraw", SetHold: "hold", Address: "address",
+		Create: "create", Delete: "delete", Expire: "expire", Withdraw: "withdraw", SetHold: "hold",
 	}[k]
 }
 
@@ -30,7 +29,6 @@ type Action struct {
 	Slot  Slot   // for Create only Name and Group are set
 	Index int    // Create
 	Hold  string // SetHold
-	UID   string // Address
 }
 
 // Housekeep returns what is to be written besides nominations, at most one action a slot.
@@ -69,9 +67,6 @@ func (s *survey) tend(l *Slot) (Action, bool) {
 	if l.empty() && !l.Deleting && len(s.Groups) > 0 && (q == nil || q.surplus(l)) {
 		return Action{Kind: Delete, Slot: *l}, true
 	}
-	if n := s.byName[l.Holder]; n != nil && n.UID != l.Nominee && !holderGone(l, n) {
-		return Action{Kind: Address, Slot: *l, UID: n.UID}, true
-	}
 	want := ""
 	switch {
 	case l.empty():
@@ -103,7 +98,7 @@ func (q *squad) surplus(l *Slot) bool {
 }
 
 // Gone returns the held slots whose holder's Node is not there, or is there again with another UID and another boot ID.
-// One that was registered again on the same boot is not gone: the slot is addressed to its own agent, which frees it.
+// One that was registered again on the same boot is not gone: its own agent sees the slot, and frees it.
 func Gone(v View) []Slot {
 	nodes := make(map[string]*Node, len(v.Nodes))
 	for i := range v.Nodes {
@@ -127,7 +122,7 @@ func holderGone(l *Slot, n *Node) bool {
 	return l.HolderUID != "" && n.UID != l.HolderUID && l.BootID != "" && n.BootID != "" && n.BootID != l.BootID
 }
 
-// heir returns the UID of the node whose agent should lead next, "" when nobody stands: of those that wait the one
+// heir returns the name of the node whose agent should lead next, "" when nobody stands: of those that wait the one
 // whose turn comes last, because it will lead longest; else one that is in Backoff or has Failed.
 func heir(v View) string {
 	s := look(v)
@@ -155,7 +150,7 @@ func heir(v View) string {
 	if best == nil {
 		return ""
 	}
-	return best.UID
+	return best.Name
 }
 
 // sorted is for output that people and tests compare.

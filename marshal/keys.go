@@ -9,7 +9,6 @@ const (
 	phaseKey       = "kubebaton.io/phase"       // label on a Node: the record's phase in lower case
 	holdKey        = "kubebaton.io/hold"        // annotation on a Node, by people: leave this node alone
 	acknowledgeKey = "kubebaton.io/acknowledge" // annotation on a Node, by people: its failure is known
-	nomineeKey     = "kubebaton.io/nominee"     // label on Lease marshal: the UID of the heir's Node
 	pauseKey       = "kubebaton.io/pause"       // annotation on Lease marshal, by people; with .<group> for one group
 	trialKey       = "kubebaton.io/canary"      // annotation on Lease marshal, with .<group>: its Trial
 	waitingKey     = "kubebaton.io/waiting"     // annotation on Lease marshal, with .<group>: who waits for what, for people

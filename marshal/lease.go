@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"kubebaton.io/baton/kube"
 )
 
 // errNotHolder refuses to release a Lease that somebody else holds by now.
@@ -119,9 +121,9 @@ func (l *election) Update(ctx context.Context, r resourcelock.LeaderElectionReco
 	}
 	lease := read.DeepCopy()
 	lease.Spec = resourcelock.LeaderElectionRecordToLeaseSpec(&r)
-	delete(lease.Labels, nomineeKey) // whoever leads, there is no heir now
+	delete(lease.Labels, kube.LabelNode) // whoever leads, there is no heir now
 	if r.HolderIdentity == "" && heir != "" {
-		metav1.SetMetaDataLabel(&lease.ObjectMeta, nomineeKey, heir)
+		metav1.SetMetaDataLabel(&lease.ObjectMeta, kube.LabelNode, kube.NodeLabel(heir))
 	}
 	for k, v := range l.notes() {
 		if v == "" {

@@ -108,7 +108,7 @@ func (m *Marshal) Run(ctx context.Context) error { return m.elector.Run(ctx) }
 // one likes and does not block. To stop while leading names an heir and releases the Lease, like Resign.
 func (m *Marshal) Stand(on bool) { m.elector.Stand(on) }
 
-// Inherit is for an agent whose watch shows the Lease `marshal` with its own Node's UID.
+// Inherit is for an agent whose watch shows the Lease `marshal` with the label of its own node.
 func (m *Marshal) Inherit() { m.elector.Inherit() }
 
 // Resign stops taking part and returns after the Lease was released, with an heir named on it if anybody waits: after

@@ -334,20 +334,9 @@ func TestHousekeep(t *testing.T) {
 		{"a halt holds the others of the group", viewOf(workers(2), []Node{failed, idle("y", inPhase(phaseDraining, "slot-workers-1"))},
 			[]Slot{held("workers", 0, "x"), held("workers", 1, "y")}), "hold slot-workers-0 halted: x, hold slot-workers-1 halted: x"},
 		{
-			"a slot of an earlier Node on the same boot is addressed to the one that is there", viewOf(workers(1),
-				[]Node{idle("a", func(n *Node) { n.UID = "new" })}, []Slot{held("workers", 0, "a")}),
-			"address slot-workers-0 new",
+			"a slot of an earlier Node on the same boot is left to the agent that is there", viewOf(workers(1),
+				[]Node{idle("a", func(n *Node) { n.UID = "new" })}, []Slot{held("workers", 0, "a")}), "",
 		},
-		{"a slot that was addressed to an earlier Node too late is addressed to its holder again", viewOf(workers(1), []Node{idle("a")}, func() []Slot {
-			s := held("workers", 0, "a")
-			s.Nominee = "old"
-			return []Slot{s}
-		}()), "address slot-workers-0 uid-a"},
-		{"and not again", viewOf(workers(1), []Node{idle("a", func(n *Node) { n.UID = "new" })}, func() []Slot {
-			s := held("workers", 0, "a")
-			s.Nominee = "new"
-			return []Slot{s}
-		}()), ""},
 		{"one that is gone since, is not", viewOf(workers(1), []Node{idle("a", func(n *Node) { n.UID, n.BootID = "new", "boot-2" })},
 			[]Slot{held("workers", 0, "a")}), ""},
 		{"a node that changed groups in its cycle halts the group of its slot", func() View {
@@ -367,8 +356,6 @@ func TestHousekeep(t *testing.T) {
 				switch a.Kind {
 				case SetHold:
 					line += " " + a.Hold
-				case Address:
-					line += " " + a.UID
 				case Create, Delete, Expire, Withdraw:
 				}
 				got = append(got, line)
@@ -410,12 +397,12 @@ func TestHeir(t *testing.T) {
 		want string
 	}{
 		{"nobody waits", viewOf(workers(1), []Node{idle("a"), bidder("me", 1)}, nil), ""},
-		{"of those that wait the last in the queue", viewOf(workers(1), []Node{bidder("a", 9), bidder("b", 1), bidder("c", 5), bidder("me", 0)}, nil), "uid-b"},
+		{"of those that wait the last in the queue", viewOf(workers(1), []Node{bidder("a", 9), bidder("b", 1), bidder("c", 5), bidder("me", 0)}, nil), "b"},
 		{"not one that is invited when another waits", viewOf(workers(1), []Node{bidder("a", 1), bidder("b", 9)},
-			[]Slot{offered("workers", 0, "a", time.Second)}), "uid-b"},
-		{"not one that is not Ready", viewOf(workers(1), []Node{bidder("a", 1, notReady), bidder("b", 9)}, nil), "uid-b"},
-		{"one on hold waits longest and is as good as any", viewOf(workers(1), []Node{bidder("a", 1, onHold), bidder("b", 9)}, nil), "uid-a"},
-		{"one in Backoff when nobody waits", viewOf(workers(1), []Node{idle("a", func(n *Node) { n.Phase = phaseBackoff }), idle("b", inPhase(phaseDraining, ""))}, nil), "uid-a"},
+			[]Slot{offered("workers", 0, "a", time.Second)}), "b"},
+		{"not one that is not Ready", viewOf(workers(1), []Node{bidder("a", 1, notReady), bidder("b", 9)}, nil), "b"},
+		{"one on hold waits longest and is as good as any", viewOf(workers(1), []Node{bidder("a", 1, onHold), bidder("b", 9)}, nil), "a"},
+		{"one in Backoff when nobody waits", viewOf(workers(1), []Node{idle("a", func(n *Node) { n.Phase = phaseBackoff }), idle("b", inPhase(phaseDraining, ""))}, nil), "a"},
 		{"not one that has the slot already", viewOf(workers(1), []Node{bidder("a", 1)}, []Slot{held("workers", 0, "a")}), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

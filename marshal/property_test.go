@@ -155,8 +155,6 @@ func (c *cluster) marshal(k int, fresh bool) {
 				r.missed(c.now, &a.Slot)
 			}
 			c.cas(a.Slot, func(l *Slot) { l.Nominee, l.BidCycle = "", "" })
-		case Address:
-			c.fail("slot %s is addressed, and no Node of this world is registered again", a.Slot.Name)
 		case SetHold:
 			c.cas(a.Slot, func(l *Slot) { l.Hold = a.Hold })
 		}

@@ -44,7 +44,6 @@ type Slots interface {
 	Nominate(ctx context.Context, s Slot, n Nomination) (Slot, error)
 	ClearNomination(ctx context.Context, s Slot) (Slot, error)
 	SetHold(ctx context.Context, s Slot, reason string) (Slot, error)
-	Address(ctx context.Context, s Slot, uid string) (Slot, error)
 	FreeGone(ctx context.Context, s Slot) (Slot, error) // empties a slot whose holder's Node is gone
 }
 
@@ -366,8 +365,6 @@ func (r *runner) act(ctx context.Context, a Action) error {
 		got, err = r.slots.ClearNomination(ctx, a.Slot)
 	case SetHold:
 		got, err = r.slots.SetHold(ctx, a.Slot, a.Hold)
-	case Address:
-		got, err = r.slots.Address(ctx, a.Slot, a.UID)
 	}
 	if err != nil {
 		return err

@@ -46,11 +46,6 @@ func (d door) SetHold(ctx context.Context, s marshal.Slot, reason string) (marsh
 	return marshal.Slot(out), err
 }
 
-func (d door) Address(ctx context.Context, s marshal.Slot, uid string) (marshal.Slot, error) {
-	out, err := d.Slots.Address(ctx, lock.Slot(s), uid)
-	return marshal.Slot(out), err
-}
-
 func (d door) FreeGone(ctx context.Context, s marshal.Slot) (marshal.Slot, error) {
 	out, err := d.Slots.FreeGone(ctx, lock.Slot(s))
 	return marshal.Slot(out), err

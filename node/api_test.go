@@ -1072,7 +1072,7 @@ func TestOwnNode(t *testing.T) {
 			t.Error(diff)
 		}
 	})
-	for i, missing := range []string{"impersonation itself", "list and watch", "eviction"} {
+	for i, missing := range []string{"impersonation itself", "list and watch"} {
 		t.Run("without the right for "+missing+" the probe says forbidden", func(t *testing.T) {
 			s := newScene(t)
 			full := newScene(t)

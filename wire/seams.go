@@ -74,8 +74,8 @@ func agentSlots(in []lock.Slot) []agent.Slot {
 	return out
 }
 
-func (s slotSeam) Named(ctx context.Context, uid string) ([]agent.Slot, error) {
-	l, err := s.s.Named(ctx, uid)
+func (s slotSeam) Named(ctx context.Context) ([]agent.Slot, error) {
+	l, err := s.s.Named(ctx)
 	return agentSlots(l), outcome(err)
 }
 
@@ -95,8 +95,8 @@ func (s slotSeam) Decline(ctx context.Context, sl agent.Slot) (agent.Slot, error
 	return agentSlot(s.s.Decline(ctx, lock.Slot(sl)))
 }
 
-func (s slotSeam) Watch(ctx context.Context, uid string, changed func([]agent.Slot, bool)) error {
-	return s.s.Watch(ctx, uid, func(l []lock.Slot, heir bool) { changed(agentSlots(l), heir) })
+func (s slotSeam) Watch(ctx context.Context, changed func([]agent.Slot, bool)) error {
+	return s.s.Watch(ctx, func(l []lock.Slot, heir bool) { changed(agentSlots(l), heir) })
 }
 
 // orderSeam is the slots as the marshal uses them.
@@ -136,10 +136,6 @@ func (s orderSeam) ClearNomination(ctx context.Context, sl marshal.Slot) (marsha
 
 func (s orderSeam) SetHold(ctx context.Context, sl marshal.Slot, reason string) (marshal.Slot, error) {
 	return marshalSlot(s.s.SetHold(ctx, lock.Slot(sl), reason))
-}
-
-func (s orderSeam) Address(ctx context.Context, sl marshal.Slot, uid string) (marshal.Slot, error) {
-	return marshalSlot(s.s.Address(ctx, lock.Slot(sl), uid))
 }
 
 func (s orderSeam) FreeGone(ctx context.Context, sl marshal.Slot) (marshal.Slot, error) {

@@ -146,7 +146,7 @@ func kindOf(r *badline.Request) string {
 		return "a write of a slot"
 	case r.Method == http.MethodGet && strings.HasPrefix(r.Path, "/api/v1/nodes/"):
 		return "a read of the Node"
-	case !strings.HasSuffix(r.Path, "/eviction") || strings.Contains(r.Path, "permission-probe"):
+	case !strings.HasSuffix(r.Path, "/eviction"):
 		return ""
 	case r.Query.Get("dryRun") == metav1.DryRunAll:
 		return "a trial of an eviction"

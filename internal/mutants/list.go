@@ -218,9 +218,8 @@ func ofTheSlots() []mutant {
 			old: "	from.write(to, l)\n", new: "	from.write(to, l)\n	if now, err := s.leases.Get(ctx, l.Name, metav1.GetOptions{}); err == nil {\n		l.ResourceVersion = now.ResourceVersion\n	}\n",
 		},
 		{
-			name: "a slot taken by a late write for an earlier Node is shown to nobody", file: housekeep, pkg: "internal/search",
-			test: "TestSearch/searches/nothing_breaks_2",
-			old:  "		return Action{Kind: Address, Slot: *l, UID: n.UID}, true", new: "		return Action{}, false",
+			name: "a slot that an earlier Node of the name holds is not seen", file: store, test: "TestNamed",
+			old: "	return isSlot(l.Name) && cmp.Or(st.Holder, st.nomineeNode) == s.node\n", new: "	return isSlot(l.Name) && st.nomineeNode == s.node\n",
 		},
 		{
 			name: "a slot is taken by the name of the nominee instead of its UID", file: verbs, test: "TestVerbs",

@@ -32,7 +32,6 @@ type sight struct {
 	coming   bool // the host says that it is going down
 	mute     bool // the host cannot be asked
 	late     bool // every deadline has passed
-	unheard  [maxSlots]bool
 	leaving  bool // Baton is being removed
 	paused   bool
 }
@@ -66,7 +65,7 @@ func (m *model) sees(w *world, n, p int, nd node, slots [maxSlots]slot) sight {
 	s := sight{
 		node: nd, slots: slots, n: uint8(n), instance: instanceOf(p), boot: h.boot, sentinel: h.sentinel, fresh: h.cycles + 1,
 		call: a.call, coming: h.down && !m.rules.calm, mute: h.mute && !m.rules.calm, leaving: a.leaving,
-		unheard: a.unheard, paused: w.paused,
+		paused: w.paused,
 	}
 	for k := range s.slots {
 		s.slots[k].seen = unseen
@@ -148,12 +147,9 @@ func (m *model) observation(s sight) agent.Observation {
 	if s.paused {
 		o.Gates.Closed = []agent.Closed{{Reason: agent.ReasonPaused, Message: "paused", Advised: true}}
 	}
-	for k, l := range s.slots {
-		if l.lease == 0 {
-			continue
-		}
-		if sl := agent.Slot(m.slotOf(l)); sl.Nominee == o.Node.UID || sl.Holder == o.Node.Name && !s.unheard[k] {
-			o.Slots = append(o.Slots, sl)
+	for _, l := range s.slots {
+		if row := &m.leases.rows[l.lease]; l.lease != 0 && (row.nominee == n || row.holder == n) {
+			o.Slots = append(o.Slots, agent.Slot(m.slotOf(l)))
 		}
 	}
 	return o
@@ -266,11 +262,6 @@ func (m *model) agentSteps(w *world, n, p int) {
 			next := *w
 			next.agents[n][p].refresh()
 			m.emit(&next, move{who: who, what: "sees everything again"})
-		}
-		if a.unheard != [maxSlots]bool{} && m.phase(w.nodes[n].record) == agent.Waiting {
-			next := *w
-			next.agents[n][p].refresh()
-			m.emit(&next, move{who: who, what: "asks its gates, and reads all slots"})
 		}
 	case checking:
 		m.lastCheck(w, n, p)

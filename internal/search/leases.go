@@ -170,7 +170,6 @@ const (
 	nominate
 	clearNomination
 	setHold
-	address
 	freeGone
 	create
 	remove
@@ -309,8 +308,6 @@ func (m *model) run(a *apiServer, s *lock.Slots, sl lock.Slot, o order) error {
 		_, err = s.ClearNomination(m.ctx, sl)
 	case setHold:
 		_, err = s.SetHold(m.ctx, sl, x.hold)
-	case address:
-		_, err = s.Address(m.ctx, sl, x.uid)
 	case freeGone:
 		_, err = s.FreeGone(m.ctx, sl)
 	case create:
@@ -490,7 +487,6 @@ func (m *model) land(w *world, wr *write, by verb) (bad string) {
 	}
 	w.slots[k] = slot{lease: wr.after.lease, instance: wr.after.instance}
 	w.slotChanged(k, wr.after.lease == 0, &m.rules)
-	m.unheard(w, k, false)
 	return bad
 }
 
@@ -518,22 +514,8 @@ func (m *model) deliver(w *world, i int) {
 			mv.bad = m.land(&next, &out.writes[i], arrive)
 			if out.writes[i].taken {
 				mv.how = ""
-				m.unheard(&next, int(out.writes[i].k), true)
 			}
 		}
 	}
 	m.emit(&next, mv)
-}
-
-// unheard notes who is not told of what happened to slot k: a watch shows only slots whose nominee is the Node of now. Who
-// reads all slots sees also those that are held in its name. late: it was taken without a process's doing.
-func (m *model) unheard(w *world, k int, late bool) {
-	l := &m.leases.rows[w.slots[k].lease]
-	for n := range w.agents {
-		hidden := l.holder == n && l.slot.Nominee != nodeUID(n, w.nodes[n].uid)
-		for p := range w.agents[n] {
-			a := &w.agents[n][p]
-			a.unheard[k] = hidden && a.alive && (late || a.unheard[k])
-		}
-	}
 }

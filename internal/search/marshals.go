@@ -124,8 +124,6 @@ func (m *model) wants(s scene) []errand {
 				add(clearNomination, a.Slot.Name, arg{}, "withdraws the nomination of")
 			case marshal.SetHold:
 				add(setHold, a.Slot.Name, arg{hold: a.Hold}, "sets the hold of")
-			case marshal.Address:
-				add(address, a.Slot.Name, arg{uid: a.UID}, "addresses to the Node of now")
 			default:
 				m.fail(fmt.Errorf("asking Housekeep: it wants %v, which the search does not know", a.Kind))
 			}

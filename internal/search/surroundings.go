@@ -148,9 +148,6 @@ func (m *model) boot(w *world, n int) {
 func (m *model) register(w *world, n int) {
 	w.nodes[n] = node{exists: true, ready: true, uid: w.nodes[n].uid + 1, boot: w.hosts[n].boot}
 	w.nodeChanged(n, &m.rules)
-	for p := range w.agents[n] { // another Node of its name: nothing known of the old one's slots counts
-		w.agents[n][p].unheard = [maxSlots]bool{}
-	}
 }
 
 // wishSteps are what becomes of the wish for a reboot by itself.

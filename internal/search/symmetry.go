@@ -5,9 +5,8 @@ import (
 	"math"
 	"strings"
 
-	"kubebaton.io/baton/agent"
+	"kubebaton.io/baton/kube"
 	"kubebaton.io/baton/lock"
-	"kubebaton.io/baton/marshal"
 )
 
 // shuffle maps old numbers of nodes to new ones.
@@ -24,16 +23,11 @@ type symmetry struct {
 	m        *model
 	seed     maphash.Seed
 	shuffles []shuffle
-	labels   [maxNodes]string // of a slot that the node holds
 	renamed  map[shuffle][]leaseID
 }
 
 func newSymmetry(m *model) *symmetry {
-	s := &symmetry{m: m, seed: maphash.MakeSeed(), shuffles: shuffles(m.nodes), renamed: map[shuffle][]leaseID{}}
-	for n := range s.labels {
-		s.labels[n] = m.holderLabel(n)
-	}
-	return s
+	return &symmetry{m: m, seed: maphash.MakeSeed(), shuffles: shuffles(m.nodes), renamed: map[shuffle][]leaseID{}}
 }
 
 // traits are what tells one node from another without its name.
@@ -169,28 +163,16 @@ func (s *symmetry) renameLease(id leaseID, to shuffle) leaseID {
 	each(l.Annotations, lock.AnnotationNodeUID, uid)
 	each(l.Annotations, lock.AnnotationNomineeNode, name)
 	if h := l.Spec.HolderIdentity; h != nil {
-		was := nodeNumber(*h)
-		l.Labels[lock.LabelHolderNode] = s.labels[to[was]]
-		*h = nodeName(int(to[was]))
+		*h = name(*h)
 	}
+	each(l.Labels, lock.LabelNode, func(string) string {
+		h := l.Spec.HolderIdentity
+		if h == nil {
+			return kube.NodeLabel(l.Annotations[lock.AnnotationNomineeNode])
+		}
+		return kube.NodeLabel(*h)
+	})
 	known[id] = m.seenLease(l).lease
 	s.renamed[to] = known
 	return known[id]
-}
-
-// holderLabel lets the real code hold a slot for a node, to see what label it writes.
-func (m *model) holderLabel(n int) string {
-	var at [maxSlots]slot
-	run := func(o order) {
-		o.now, o.belief = at, at[0]
-		o.belief.seen = current
-		out := m.carry(o)[0]
-		at[0] = out.writes[len(out.writes)-1].after
-	}
-	run(order{verb: create, arg: m.arg(arg{})})
-	run(order{verb: nominate, arg: m.arg(arg{nomination: marshal.Nomination{
-		UID: nodeUID(n, 0), Node: nodeName(n), Cycle: cycleID(1), Attempt: 1, Until: epoch().Add(nominationTimeout),
-	}})})
-	run(order{verb: take, node: uint8(n), instance: 1, arg: m.arg(arg{claim: agent.Claim{Cycle: cycleID(1), Attempt: 1}})})
-	return m.leases.rows[at[0].lease].object.Labels[lock.LabelHolderNode]
 }

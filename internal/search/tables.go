@@ -61,7 +61,7 @@ type change struct {
 type arg struct {
 	claim      agent.Claim // without its instance
 	nomination marshal.Nomination
-	hold, uid  string
+	hold       string
 	index      int
 }
 

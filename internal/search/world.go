@@ -86,11 +86,10 @@ type process struct {
 	alive     bool
 	at        stage
 	call      answer
-	misled    bool           // rule 5 is switched off, and it is told another boot ID
-	leaving   bool           // Baton is being removed
-	oldNode   bool           // it sees node instead of the Node
-	oldSlots  bool           // it sees slots instead of the slots
-	unheard   [maxSlots]bool // slots held in its node's name that its watch does not show, taken since it read all slots
+	misled    bool // rule 5 is switched off, and it is told another boot ID
+	leaving   bool // Baton is being removed
+	oldNode   bool // it sees node instead of the Node
+	oldSlots  bool // it sees slots instead of the slots
 	nodeSeen  version
 	uncordons bool // a ghost: a person uncordoned the Node since the last check read it
 	node      node
@@ -253,7 +252,7 @@ func (w *world) retire(n, p int, m *model) {
 // refresh is a quorum read of everything by a process.
 func (a *process) refresh() {
 	a.oldNode, a.oldSlots, a.nodeSeen, a.node = false, false, unseen, node{}
-	a.slots, a.unheard = [maxSlots]slot{}, [maxSlots]bool{}
+	a.slots = [maxSlots]slot{}
 }
 
 // seenBy returns what a process sees.
