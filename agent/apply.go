@@ -190,12 +190,12 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	add(ReasonAPI, false, "", err)
 	add(ReasonPaused, true, paused, nil)
 	early := o.Record == nil || o.Record.Phase == Waiting || o.Record.Phase == Backoff
-	others, err := a.Host.OtherRebooters(ctx)
-	add(ReasonOtherRebooter, false, strings.Join(others, ", "), err)
+	locks, err := a.Host.Inhibitors(ctx)
+	add(ReasonInhibitor, false, strings.Join(locks, ", "), err)
 	if err == nil {
-		var locks []string
-		locks, err = a.Host.Inhibitors(ctx)
-		add(ReasonInhibitor, false, strings.Join(locks, ", "), err)
+		var others []string
+		others, err = a.Host.OtherRebooters(ctx)
+		add(ReasonOtherRebooter, false, strings.Join(others, ", "), err)
 	}
 	if err == nil && early {
 		var coming string

@@ -182,7 +182,7 @@ func TestHazards(t *testing.T) {
 				s.raise("a")
 				pass(2 * time.Minute)
 				n, _, _ := s.state()
-				if r := s.record(); len(r.Reasons) != 1 || r.Reasons[0] != ReasonOtherRebooter || r.Bids {
+				if r := s.record(); len(r.Reasons) != 1 || r.Reasons[0] != ReasonInhibitor || r.Bids {
 					t.Errorf("reasons %v, bids %v", r.Reasons, r.Bids)
 				}
 				pass(20 * time.Minute)

@@ -40,13 +40,13 @@ const (
 )
 
 const (
-	nominee    = lock.LabelNominee
-	group      = lock.LabelGroup
-	nodeLabel  = lock.LabelNode
-	held       = lock.FinalizerHeld
-	nodeUID    = lock.AnnotationNodeUID
-	hold       = lock.AnnotationHold
-	release    = lock.AnnotationRelease
+	nominee   = lock.LabelNominee
+	group     = lock.LabelGroup
+	nodeLabel = lock.LabelNode
+	held      = lock.FinalizerHeld
+	nodeUID   = lock.AnnotationNodeUID
+	hold      = lock.AnnotationHold
+	release   = lock.AnnotationRelease
 )
 
 // actors are the three agents of these tests; m holds the Lease marshal.
@@ -148,7 +148,7 @@ func slotUpdates(x actors) []slotUpdate {
 	return []slotUpdate{
 		{"the nominee takes its slot", a, edits{forA}, edits{ofA}, ""},
 		{"a nominee with a slot on hold may take it: the agent reads the hold", a, edits{forA, annotate(hold, "paused")}, edits{ofA}, ""},
-		{"a slot that nominates nobody is not taken", a, nil, edits{ofA, unlabelled(nominee)}, slotTake},
+		{"a slot that nominates nobody is not taken", a, nil, edits{ofA, unlabelled(nominee), unlabelled(nodeLabel)}, slotTake},
 		{"a slot that nominates another is not taken", a, edits{nominates(b.uid)}, edits{ofA, label(nominee, b.uid)}, slotTake},
 		{"a nomination is not rewritten while taking", a, edits{nominates(b.uid)}, edits{ofA}, twoRules},
 		{"a slot is not taken with another uid", a, edits{forA}, edits{ofA, annotate(nodeUID, b.uid)}, slotTake},
@@ -174,13 +174,13 @@ func slotUpdates(x actors) []slotUpdate {
 		{"the holder frees its slot", a, edits{ofA}, edits{frees}, ""},
 		{"the holder frees a slot whose release was asked", a, edits{ofA, annotate(release, "please")}, edits{frees}, ""},
 		{"a slot is not emptied with its finalizer on", a, edits{ofA}, edits{frees, func(l *coordinationv1.Lease) { l.Finalizers = []string{held} }}, slotFree},
-		{"another agent does not free it", b, edits{ofA}, edits{frees, label(nominee, a.uid)}, onlyFrees},
+		{"another agent does not free it", b, edits{ofA}, edits{frees, label(nominee, a.uid), label(nodeLabel, "hash")}, onlyFrees},
 		{"the marshal frees it: the Node is gone", m, edits{ofA}, edits{frees}, ""},
 
 		{"another agent does not renew it", b, edits{ofA}, edits{renewed}, slotClaim},
 		{"another agent does not change the claim", b, edits{ofA}, edits{annotate(lock.AnnotationBootID, "2")}, slotClaim},
 		{"another agent does not take the finalizer away", b, edits{ofA}, edits{unheld}, slotClaim},
-		{"another agent does not hide the slot from its holder", b, edits{ofA}, edits{label(nodeLabel, "x")}, slotClaim},
+		{"another agent does not hide the slot from its holder", b, edits{ofA}, edits{label(nodeLabel, "x")}, twoRules},
 		{"nor does the marshal", m, edits{ofA}, edits{renewed}, slotClaim},
 		{"the marshal puts the finalizer back", m, edits{ofA, unheld}, edits{func(l *coordinationv1.Lease) { l.Finalizers = []string{held} }}, ""},
 		{"nobody makes up a claim on an empty slot", m, nil, edits{annotate(lock.AnnotationBootID, "1")}, slotEmpty},

@@ -130,7 +130,7 @@ type agent struct {
 	stop func()
 }
 
-func (s *site) agent(i int, uid string, wrap func(http.RoundTripper) http.RoundTripper, change func(*marshal.Config)) *agent {
+func (s *site) agent(i int, wrap func(http.RoundTripper) http.RoundTripper, change func(*marshal.Config)) *agent {
 	s.t.Helper()
 	cs := client(s.t, wrap)
 	l, err := lock.New(lock.Config{Clientset: cs, Namespace: s.name, Node: s.node(i)})
@@ -235,11 +235,11 @@ func TestFailOver(t *testing.T) {
 			uids = append(uids, s.register(i, fmt.Sprint("boot-", i), 10-i))
 		}
 		var cut atomic.Bool
-		first := s.agent(5, uids[5], func(rt http.RoundTripper) http.RoundTripper { return cable{rt, &cut} }, quick)
+		first := s.agent(5, func(rt http.RoundTripper) http.RoundTripper { return cable{rt, &cut} }, quick)
 		first.Stand(true)
 		s.within(20*time.Second, "two nominations", func() bool { return len(nominees(s.list())) == 2 })
 		before := s.list()
-		others := []*agent{s.agent(3, uids[3], nil, quick), s.agent(4, uids[4], nil, quick)}
+		others := []*agent{s.agent(3, nil, quick), s.agent(4, nil, quick)}
 		for _, a := range others {
 			a.Stand(true)
 		}
@@ -271,11 +271,11 @@ func TestResign(t *testing.T) {
 	t.Run("the heir leads and nominates in well under a second", func(t *testing.T) {
 		s := newSite(t, "resign", 1)
 		uids := []string{s.register(0, "b0", 9), s.register(1, "b1", 5), s.register(2, "b2", 1)}
-		a := s.agent(0, uids[0], nil, nil)
+		a := s.agent(0, nil, nil)
 		a.Stand(true)
 		// The marshal's own node is the oldest and comes last, so node 1 is nominated and node 2 will inherit.
 		s.within(20*time.Second, "the first nomination", func() bool { return slices.Equal(nominees(s.list()), []string{uids[1]}) })
-		b := s.agent(2, uids[2], nil, nil)
+		b := s.agent(2, nil, nil)
 		b.Stand(true)
 		s.within(5*time.Second, "the other has looked", func() bool { return b.Seen().Holder == s.node(0) })
 		pause(100 * time.Millisecond)
@@ -315,8 +315,8 @@ func TestGhostSlot(t *testing.T) {
 	ready := func(t *testing.T, name string, wrap func(http.RoundTripper) http.RoundTripper) (*site, lock.Slot) {
 		s := newSite(t, name, 1)
 		uid := s.register(0, "boot-a", 9)
-		other := s.register(1, "boot-x", 1)
-		s.agent(1, other, wrap, short).Stand(true)
+		s.register(1, "boot-x", 1)
+		s.agent(1, wrap, short).Stand(true)
 		return s, s.take(0, uid, "boot-a")
 	}
 	freed := func(s *site) func() bool { return func() bool { return s.list()[0].Holder == "" } }
@@ -355,8 +355,8 @@ func TestGhostSlot(t *testing.T) {
 			var skew atomic.Int64
 			s := newSite(t, "jump-"+name, 1)
 			uid := s.register(0, "boot-a", 9)
-			other := s.register(1, "boot-x", 1)
-			s.agent(1, other, nil, func(c *marshal.Config) {
+			s.register(1, "boot-x", 1)
+			s.agent(1, nil, func(c *marshal.Config) {
 				short(c)
 				c.Now = func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }
 			}).Stand(true)
@@ -431,7 +431,7 @@ func TestBrake(t *testing.T) {
 		s := newSite(t, "brake", 2)
 		uids := []string{s.register(0, "b0", 9), s.register(1, "b1", 5), s.register(2, "b2", 1)}
 		reg := prometheus.NewRegistry()
-		a := s.agent(2, uids[2], nil, func(c *marshal.Config) { c.RetryPeriod, c.Registerer = 200*time.Millisecond, reg })
+		a := s.agent(2, nil, func(c *marshal.Config) { c.RetryPeriod, c.Registerer = 200*time.Millisecond, reg })
 		a.Stand(true)
 		s.take(0, uids[0], "b0")
 		s.within(5*time.Second, "node 1 is nominated", func() bool { return slices.Contains(nominees(s.list()), uids[1]) })
@@ -497,7 +497,7 @@ func TestOrder(t *testing.T) {
 		t.Parallel()
 		s := newSite(t, "untaken", 1)
 		uids := []string{s.register(0, "b0", 9), s.register(1, "b1", 5), s.register(2, "b2", 1)}
-		s.agent(2, uids[2], nil, func(c *marshal.Config) { c.NominationTimeout = 400 * time.Millisecond }).Stand(true)
+		s.agent(2, nil, func(c *marshal.Config) { c.NominationTimeout = 400 * time.Millisecond }).Stand(true)
 		for i, uid := range uids {
 			took := s.within(10*time.Second, "nomination of "+s.node(i), func() bool { return slices.Equal(nominees(s.list()), []string{uid}) })
 			t.Logf("%s nominated after %v", s.node(i), took)
@@ -515,7 +515,7 @@ func TestOrder(t *testing.T) {
 				return []marshal.Group{g}
 			}
 		}
-		first := s.agent(3, uids[3], nil, tries)
+		first := s.agent(3, nil, tries)
 		first.Stand(true)
 		sl := s.take(0, uids[0], "b0")
 		pause(500 * time.Millisecond)
@@ -525,7 +525,7 @@ func TestOrder(t *testing.T) {
 		if err := first.Resign(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s.agent(2, uids[2], nil, tries).Stand(true)
+		s.agent(2, nil, tries).Stand(true)
 		back := time.Now()
 		history := fmt.Sprintf(`{"cycles":[{"at":%q,"result":"rebooted"}]}`, back.UTC().Format(time.RFC3339Nano))
 		patch := fmt.Sprintf(`{"metadata":{"annotations":{"kubebaton.io/reboot":null,"kubebaton.io/history":%q}}}`, history)
@@ -546,7 +546,7 @@ func TestOrder(t *testing.T) {
 		uids := []string{s.register(0, "b0", 9), s.register(1, "b1", 0), s.register(2, "b2", 0), s.register(3, "b3", 0)}
 		var limit atomic.Int64
 		limit.Store(3)
-		a := s.agent(1, uids[1], nil, func(c *marshal.Config) {
+		a := s.agent(1, nil, func(c *marshal.Config) {
 			c.Groups = func() []marshal.Group {
 				g := s.group
 				g.MaxUnavailable = int(limit.Load())

@@ -340,16 +340,20 @@ func (s *survey) shut(q *squad, n *Node) (reason, message string) {
 	return "", ""
 }
 
-// order sorts candidates: the marshal's own node last, then the oldest bid, then by name.
+// order sorts candidates: the oldest bid first, but the marshal's own node a day later, then by name.
 func (s *survey) order(a, b *Node) int {
-	own := func(n *Node) int {
+	turn := func(n *Node) time.Time {
 		if n.Name == s.Self {
-			return 1
+			return n.Pending.Add(ownWaits)
 		}
-		return 0
+		return n.Pending
 	}
-	return cmp.Or(cmp.Compare(own(a), own(b)), a.Pending.Compare(b.Pending), cmp.Compare(a.Name, b.Name))
+	return cmp.Or(turn(a).Compare(turn(b)), cmp.Compare(a.Name, b.Name))
 }
+
+// ownWaits is how much younger the wish of a node may be that still goes before the marshal's own. Without an end, nodes that join
+// again and again would keep it waiting for ever.
+const ownWaits = 24 * time.Hour
 
 // rank comes before order: canaries first, nodes that are expected to be difficult last, zones by name.
 func (q *squad) rank(a, b *Node) int {

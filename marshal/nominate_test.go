@@ -94,6 +94,11 @@ func TestNominate(t *testing.T) {
 			v.Self = "a"
 			return v
 		}(), "slot-workers-0=b slot-workers-1=c"},
+		{"but not for ever, though new ones keep coming", func() View {
+			v := viewOf(workers(1), []Node{bidder("a", 24*60+9), bidder("b", 2), bidder("c", 1)}, slots("workers", 1))
+			v.Self = "a"
+			return v
+		}(), "slot-workers-0=a"},
 		{"the marshal's own node goes when it is the only one", func() View {
 			v := viewOf(workers(1), []Node{bidder("a", 9), idle("b")}, slots("workers", 1))
 			v.Self = "a"

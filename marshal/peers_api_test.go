@@ -20,7 +20,7 @@ func TestPeer3_AChangeOfTheLimitNeitherLosesASlotNorStops(t *testing.T) {
 	}
 	var limit atomic.Int64
 	limit.Store(2)
-	a := s.agent(4, uids[4], nil, func(c *marshal.Config) {
+	a := s.agent(4, nil, func(c *marshal.Config) {
 		c.Groups = func() []marshal.Group {
 			g := s.group
 			g.MaxUnavailable = int(limit.Load())

@@ -66,7 +66,7 @@ func ownNode(r *badline.Request) bool {
 }
 
 func ownSlots(r *badline.Request) bool {
-	return r.Watch && strings.HasPrefix(r.Query.Get("labelSelector"), "kubebaton.io/nominee=")
+	return r.Watch && strings.HasPrefix(r.Query.Get("labelSelector"), "kubebaton.io/node=")
 }
 
 func watches(r *badline.Request) bool { return ownNode(r) || ownSlots(r) }
