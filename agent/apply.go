@@ -174,8 +174,8 @@ func (a *Agent) askHost(ctx context.Context) {
 	a.update(func(w *world) { w.shutdown = Shutdown{At: time.Now(), Coming: coming, Err: err} })
 }
 
-// askGates asks the gates that have to be asked, in this order: people, the host, the pods. A host that does not answer one
-// question is not asked the others: each waits as long again, and there would be no time left for the pods.
+// askGates asks the gates that have to be asked, in this order: people, the host, the pods. A host that is
+// slow to fail with one question is not asked the others: each waits as long again, and there would be no time left for the pods.
 func (a *Agent) askGates(ctx context.Context, o Observation) {
 	var g Gates
 	add := func(r Reason, advised bool, message string, err error) {
@@ -190,17 +190,20 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	add(ReasonAPI, false, "", err)
 	add(ReasonPaused, true, paused, nil)
 	early := o.Record == nil || o.Record.Phase == Waiting || o.Record.Phase == Backoff
-	locks, err := a.Host.Inhibitors(ctx)
-	add(ReasonInhibitor, false, strings.Join(locks, ", "), err)
-	if err == nil {
-		var others []string
-		others, err = a.Host.OtherRebooters(ctx)
-		add(ReasonOtherRebooter, false, strings.Join(others, ", "), err)
+	hung := false
+	ask := func(r Reason, question func(context.Context) (string, error)) {
+		if hung {
+			return
+		}
+		began := time.Now()
+		message, err := question(ctx)
+		add(r, false, message, err)
+		hung = err != nil && time.Since(began) > hostPatience
 	}
-	if err == nil && early {
-		var coming string
-		coming, err = a.Host.Shutdown(ctx)
-		add(ReasonOtherRebooter, false, coming, err)
+	ask(ReasonInhibitor, joined(a.Host.Inhibitors))
+	ask(ReasonOtherRebooter, joined(a.Host.OtherRebooters))
+	if early {
+		ask(ReasonOtherRebooter, a.Host.Shutdown)
 	}
 	if early {
 		_, g.Preflight = o.nominated()
@@ -217,6 +220,16 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	a.update(func(w *world) { w.gates = g })
 	o.Gates = g
 	a.metrics.gates(o.closed())
+}
+
+// hostPatience is how slowly a question to the host may fail before the others are left out.
+const hostPatience = time.Second
+
+func joined(question func(context.Context) ([]string, error)) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		all, err := question(ctx)
+		return strings.Join(all, ", "), err
+	}
 }
 
 // gateDelay is the jittered time to the next asking: soon after a gate that could not be asked.
@@ -308,8 +321,8 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 	a.update(func(w *world) { w.setSlot(s) })
 	o := a.observe()
 	again, same := Step(o).Do.(Reboot)
-	if !same || again != e || !o.fresh(o.Gates.At, lastCheckAge) || time.Since(began) > lastCheckAge {
-		a.Log.Info("the last check did not pass: decides again", "took", time.Since(began))
+	if !same || again != e || time.Since(began) >= lastCheckAge { // later, and Step would want gates asked that were asked too long ago
+		a.Log.Debug("the last check did not pass: decides again", "took", time.Since(began))
 		return nil
 	}
 	call := Call{At: time.Now(), Cycle: o.Record.Cycle, Attempt: o.Record.Attempt}

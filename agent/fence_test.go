@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -157,6 +158,26 @@ func TestASlotOfAnEarlierNode(t *testing.T) {
 // The label by which a node finds its slot may be taken off by hand: a slot that it held is looked up by its name then, by the
 // process that held it and by one that has only the record.
 func TestASlotWithoutItsLabel(t *testing.T) {
+	for _, phase := range []Phase{Verifying, Failed, Backoff} {
+		t.Run(fmt.Sprintf("found in %s by a process that starts", phase), func(t *testing.T) {
+			s := newSim(t)
+			s.boot = 2
+			r := Record{Version: RecordVersion, Cycle: "c", Attempt: 1, Phase: phase, BootID: "boot-1", NewBootID: "boot-2", Cordon: CordonBaton, Slot: "slot-workers-0", Settings: testSettings()}
+			s.node.Unschedulable, s.node.Acknowledge = true, "known"
+			if phase == Backoff {
+				r.BootID, r.NewBootID, r.Cordon, s.node.Unschedulable = "boot-2", "", CordonNone, false
+			}
+			text, err := r.encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.node.Record, s.node.BootID, s.node.Phase = text, s.bootID(), strings.ToLower(string(phase))
+			s.slot.Holder, s.slot.HolderUID, s.slot.Nominee, s.slot.Cycle, s.slot.Attempt, s.slot.BootID = "n1", s.node.UID, s.node.UID, "c", 1, r.BootID
+			s.unlabelled = true
+			s.live(10*time.Minute, func() {})
+			s.settled(t, 0)
+		})
+	}
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted %v", restarted), func(t *testing.T) {
 			s := newSim(t)

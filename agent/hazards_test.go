@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -174,6 +175,32 @@ func TestHazards(t *testing.T) {
 				pass(20 * time.Hour)
 				s.cordoned(t, false)
 			}, nil,
+		},
+		{
+			"an inhibitor stops a drain although the other rebooters cannot be asked", 24 * time.Hour,
+			func(t *testing.T, s *sim) {
+				s.evictsNoMore(t, func() {
+					s.with(func() { s.mute, s.inhibitor = errors.New("systemd does not answer"), []string{"backup"} })
+					pass(6 * time.Minute) // the gates are asked again
+				})
+				s.with(func() { s.mute, s.inhibitor = nil, nil })
+			}, nil,
+		},
+		{
+			"a last check that is always too slow is given up in the end", 24 * time.Hour,
+			func(t *testing.T, s *sim) {
+				s.with(func() { s.slowGates = 6 * time.Second })
+				s.raise("a")
+				pass(time.Hour)
+				s.rebooted(t, 0)
+				s.with(func() {
+					s.slowGates = 0
+					if !slices.Contains(s.events, "RebootBackoff last-check true") {
+						t.Errorf("not given up: %v", s.events)
+					}
+				})
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1) },
 		},
 		{
 			"a bus that answers nothing closes one gate, which is written once", 24 * time.Hour,
@@ -432,6 +459,32 @@ func TestWhatTheWatchBringsDuringAQuorumReadIsNotLost(t *testing.T) {
 		}
 		if a.world.slots["slot-workers-0"].Nominee == "" && !a.world.stale {
 			t.Error("the nomination that the watch brought is lost")
+		}
+		// What was read is right, and older than a change of the Node.
+		go func() {
+			pass(50 * time.Millisecond)
+			a.nodeChanged(Node{Name: "n1", UID: "uid-1", ResourceVersion: "1000", Hold: "stop!"}, true)
+		}()
+		a.update(func(w *world) { w.stale = true })
+		if err := a.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if a.world.node.Hold == "" && !a.world.stale {
+			t.Error("the hold that the watch brought is lost")
+		}
+		// A slot that leaves the selection while it is read is looked at again.
+		held := Slot{Name: "slot-workers-0", ResourceVersion: "2000", Holder: "n1", HolderUID: "uid-1"}
+		s.with(func() { s.slot = held })
+		a.update(func(w *world) { w.setSlot(held); w.stale = true })
+		go func() {
+			pass(50 * time.Millisecond)
+			a.slotsChanged(nil, false)
+		}()
+		if err := a.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if a.world.refreshAt.IsZero() && !a.world.stale {
+			t.Error("the slot is taken for held until the next heartbeat")
 		}
 	})
 }

@@ -68,7 +68,7 @@ func (Reboot) effect()      {}
 // asks tells an effect that writes nothing: that it worked does not show that the next write will.
 func asks(e Effect) bool {
 	switch e.(type) {
-	case AskGates, AskHost, AwaitPods, StartDrain, RunHooks, ClearHooks:
+	case AskGates, AskHost, AwaitPods, StartDrain, RunHooks, ClearHooks, Reboot:
 		return true
 	}
 	return false

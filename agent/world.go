@@ -145,7 +145,10 @@ func (a *Agent) refresh(ctx context.Context) error {
 	a.mu.Lock()
 	w := &a.world
 	due := w.stale || !w.refreshAt.IsZero() && !time.Now().Before(w.refreshAt)
-	known, news := w.known, w.news
+	if due {
+		w.stale, w.refreshAt = true, time.Time{}
+	}
+	news := w.news
 	again := !w.sentinelAgain.IsZero() && !time.Now().Before(w.sentinelAgain)
 	a.mu.Unlock()
 	if again {
@@ -156,11 +159,7 @@ func (a *Agent) refresh(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	slots, err := a.ownSlots(ctx)
-	if err != nil {
-		return err
-	}
-	n, err := a.Node.Get(ctx)
+	slots, n, err := a.read(ctx)
 	if err != nil && !errors.Is(err, ErrGone) {
 		return err
 	}
@@ -168,58 +167,42 @@ func (a *Agent) refresh(ctx context.Context) error {
 	a.update(func(w *world) {
 		again := w.news != news && !w.agrees(n, exists, slots) // is it the latest?
 		w.setNode(n, exists)
-		if at := w.recorded(); !known && at != "" {
-			again = again || !slices.ContainsFunc(slots, func(s Slot) bool { return s.Name == at }) // it was not looked for by its name
-		}
 		for name, have := range w.slots {
 			w.slots[name] = Slot{Name: name, ResourceVersion: have.ResourceVersion} // known as old, if it is not named now
 		}
 		for _, s := range slots {
 			w.setSlot(s)
 		}
-		w.stale, w.refreshAt = again, time.Time{}
+		w.stale = again
 	})
 	return nil
 }
 
-// ownSlots reads the slots that name this node. One that it held and that is not among them any more is read by its name: its
-// label may have been taken off, by which it is found.
-func (a *Agent) ownSlots(ctx context.Context) ([]Slot, error) {
-	a.mu.Lock()
-	own := a.world.node.Name
-	held := map[string]bool{a.world.recorded(): true}
-	for name, s := range a.world.slots {
-		held[name] = held[name] || s.Holder != "" && s.Holder == own
-	}
-	a.mu.Unlock()
-	delete(held, "")
-	slots, err := a.Slots.Named(ctx)
+// read returns the slots that name this node, and the Node; ErrGone when there is none. When the slot of its record is not among
+// them it is read by its name: the label may have been taken off, by which the others are found.
+func (a *Agent) read(ctx context.Context) (slots []Slot, n Node, err error) {
+	slots, err = a.Slots.Named(ctx)
 	if err != nil {
-		return nil, err
+		return nil, Node{}, err
 	}
-	for _, s := range slots {
-		delete(held, s.Name)
+	n, err = a.Node.Get(ctx)
+	if err != nil {
+		return slots, n, err
 	}
-	for name, look := range held {
-		if !look {
-			continue
-		}
-		switch s, err := a.Slots.Get(ctx, name); {
-		case err == nil && s.Holder == own:
-			slots = append(slots, s)
-		case err != nil && !errors.Is(err, ErrGone):
-			return nil, err
-		}
+	r, _ := parseRecord(n.Record)
+	if r == nil || r.Slot == "" || slices.ContainsFunc(slots, func(s Slot) bool { return s.Name == r.Slot }) {
+		return slots, n, nil
 	}
-	return slots, nil
-}
-
-// recorded is the slot that the record says is held, "" for none.
-func (w *world) recorded() string {
-	if r := w.parse().record; r != nil && r.Phase.down() {
-		return r.Slot
+	switch s, err := a.Slots.Get(ctx, r.Slot); {
+	case errors.Is(err, ErrGone) || err == nil && s.Holder != n.Name:
+		return slots, n, nil
+	case err != nil:
+		return nil, Node{}, fmt.Errorf("reading the slot of the record: %w", err)
+	default:
+		slots = append(slots, s)
 	}
-	return ""
+	n, err = a.Node.Get(ctx) // after its slot
+	return slots, n, err
 }
 
 // agrees tells whether what the watches have brought is what was read.

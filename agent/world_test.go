@@ -53,6 +53,7 @@ type sim struct {
 	looks      int                  // at the pods, ahead of a drain
 	preflight  int                  // looks that went further
 	hung       bool                 // the bus takes calls and answers none
+	slowGates  time.Duration        // inhibitors take so long to be listed
 	mute       error                // the other rebooters cannot be asked
 	unlabelled bool                 // a person took off the label by which the slot's node finds it
 	slowList   time.Duration        // a quorum read of the slots takes so long after it has read
@@ -702,6 +703,9 @@ func (s simHost) Shutdown(ctx context.Context) (string, error) {
 }
 
 func (s simHost) Inhibitors(ctx context.Context) ([]string, error) {
+	var slow time.Duration
+	s.with(func() { slow = s.slowGates })
+	pass(slow)
 	if err := s.answers(ctx); err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ func runFleet(ctx context.Context, l lab, args []string) error {
 		f.Var(&o.Boot, "boot", "from an accepted reboot to the kubelet's report")
 		f.IntVar(&o.Pods, "pods", 2, "of a node, that its drain evicts")
 		f.DurationVar(&o.Raise, "raise", 30*time.Second, "over which the sentinels are raised, as timers of updates are spread; 0: all at once")
+		f.DurationVar(&o.Lease, "lease", 10*time.Second, "between two renewals of a node's Lease; longer than a kubelet's where thousands would keep the machine busy")
 		f.DurationVar(&o.Idle, "idle", 30*time.Second, "how long agents at rest are measured, and before it the API server without them")
 		f.DurationVar(&o.Timeout, "timeout", 30*time.Minute, "of the rollout")
 		f.BoolVar(&o.Churn, "churn", false, "kill the marshal every 10 s, let nodes leave and join, and 1 % never come back")
@@ -46,8 +47,8 @@ func runFleet(ctx context.Context, l lab, args []string) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("fleet: %q is not a flag", flags.Arg(0))
 	}
-	if o.Nodes < 1 || o.Pods < 1 {
-		return errors.New("fleet: there is no fleet of no nodes or no pods")
+	if o.Nodes < 1 || o.Pods < 1 || o.Lease <= 0 {
+		return errors.New("fleet: there is no fleet of no nodes or no pods, and a Lease is renewed after some time")
 	}
 	cache, err := build.New(build.Config{Progress: l.stderr})
 	if err != nil {

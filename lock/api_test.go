@@ -275,15 +275,25 @@ func TestOneSlotANode(t *testing.T) {
 			t.Errorf("got %v, want ErrNotNominated", err)
 		}
 	})
-	t.Run("a label that a person took off a held slot comes back with the next heartbeat", func(t *testing.T) {
+	t.Run("a label that a person took off a held slot, or changed, is put right by the next heartbeat", func(t *testing.T) {
 		w := newWorld(t)
 		w.held(slot0)
-		w.patch(slot0, `{"metadata":{"labels":{"kubebaton.io/node":null}}}`)
-		if l := must(w.a.Named(t.Context()))(t); len(l) != 0 {
-			t.Errorf("named %v", l)
+		for _, label := range []string{"null", `"x"`} {
+			w.patch(slot0, `{"metadata":{"labels":{"kubebaton.io/node":`+label+`}}}`)
+			if l := must(w.a.Named(t.Context()))(t); len(l) != 0 {
+				t.Errorf("named %v", l)
+			}
+			sl := must(w.a.Renew(t.Context(), w.get(slot0), claim("i1")))(t)
+			if d := cmp.Diff([]Slot{sl}, must(w.a.Named(t.Context()))(t)); d != "" {
+				t.Error(d)
+			}
 		}
-		sl := must(w.a.Renew(t.Context(), w.get(slot0), claim("i1")))(t)
-		if d := cmp.Diff([]Slot{sl}, must(w.a.Named(t.Context()))(t)); d != "" {
+	})
+	t.Run("what was nominated for an earlier Node of this name is left to the marshal", func(t *testing.T) {
+		w := two(t)
+		old := must(w.marshal.Nominate(t.Context(), w.get(slot1), "uid-old", "a", "c0", 1, time.Now().Add(time.Minute)))(t)
+		must(w.a.Take(t.Context(), w.nominated(slot0), "uid-a", claim("i1")))(t)
+		if d := cmp.Diff(old, w.get(slot1)); d != "" {
 			t.Error(d)
 		}
 	})

@@ -39,8 +39,9 @@
 //     in between unless it is asked to ([Slots.Delete] asks). The holder's next Renew or Get then says NotFound; renew
 //     once between the take and the cordon. (A finalizer on empty slots would close this, and make `kubectl delete
 //     namespace` hang for ever once the agents are gone.)
-//   - What [Slots.Watch] shows may be old, and [Slots.Named] is two reads: both are good to decide on, because the write
-//     carries the version.
+//   - What [Slots.Watch] shows may be old. It is good to decide on, because the write carries the version.
+//   - A held slot whose label [LabelNode] a person took off is shown by neither until its holder's next write puts it back;
+//     [Slots.Get] finds it.
 //
 // # Why the whole object, and not a patch
 //

@@ -135,6 +135,7 @@ func (s state) write(n state, l *coordinationv1.Lease) {
 		l.Annotations = put(l.Annotations, k, from, to)
 	}
 	from, to = s.labels(), n.labels()
+	from[LabelNode] = l.Labels[LabelNode] // one that people changed is put right
 	for _, k := range []string{LabelNominee, LabelNode} {
 		l.Labels = put(l.Labels, k, from, to)
 	}

@@ -90,7 +90,7 @@ func (s *Slots) Get(ctx context.Context, name string) (sl Slot, err error) {
 
 func (s *Slots) get(ctx context.Context, name string) (*coordinationv1.Lease, error) {
 	if !isSlot(name) {
-		return nil, fmt.Errorf("getting slot %q: a slot's name begins with %q", name, slotPrefix)
+		return nil, fmt.Errorf("getting slot %q: a slot's name begins with %q: %w", name, slotPrefix, apierrors.NewNotFound(coordinationv1.Resource("leases"), name))
 	}
 	l, err := s.leases.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {

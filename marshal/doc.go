@@ -17,7 +17,7 @@
 //   - A slot is never freed because of time. It is freed for a holder whose Node is gone: this marshal has seen it so
 //     for the whole grace period, then reads the Lease, then the Node by quorum read, and frees by compare-and-swap on
 //     that Lease. A Node registered again under the same name frees it only with another boot ID; on the same boot the slot
-//     is addressed to its own agent, which alone knows whether its host is going down.
+//     is left to its own agent, which alone knows whether its host is going down.
 //   - After the API server was restored from a backup, which the Lease `marshal` shows to every agent that has read it, and its
 //     own Node to every agent that ran ([Marshal.Restored]), nobody is nominated until nodes that have gone down since must show
 //     as NotReady.

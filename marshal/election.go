@@ -94,6 +94,7 @@ type Elector struct {
 	mu       sync.Mutex
 	standing bool
 	heir     bool  // named as the next leader: run without a look
+	free     bool  // the Lease was read for another purpose, and nobody holds it: run without another look
 	term     *term // nil while no candidate
 	leading  bool
 	seen     State
@@ -147,13 +148,15 @@ func NewElector(c ElectionConfig) (*Elector, error) {
 func (e *Elector) Run(ctx context.Context) error {
 	next := time.Duration(0)
 	for ctx.Err() == nil {
-		standing, heir := e.wanted()
+		standing, heir, free := e.wanted()
 		switch {
 		case !standing:
 			e.pause(ctx, 0)
 			next = 0
 		case heir:
 			next = e.stand(ctx, State{})
+		case free:
+			next = e.stand(ctx, e.Seen())
 		case next > 0:
 			from := time.Now()
 			e.pause(ctx, next)
@@ -175,13 +178,13 @@ func (e *Elector) Stand(on bool) {
 	}
 	e.standing = on
 	if !on {
-		e.heir = false
+		e.heir, e.free = false, false
 		e.term.end(nil)
 	}
 	e.poke()
 }
 
-// Inherit makes an agent that stands run for election at once: the Lease `marshal` carries its UID.
+// Inherit makes an agent that stands run for election at once: the Lease `marshal` carries its node's label.
 func (e *Elector) Inherit() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -204,7 +207,7 @@ func (e *Elector) Resign(ctx context.Context, heir string) error { return e.resi
 
 func (e *Elector) resign(ctx context.Context, heir *string) error {
 	e.mu.Lock()
-	e.standing, e.heir = false, false
+	e.standing, e.heir, e.free = false, false, false
 	t := e.term
 	t.end(heir)
 	e.poke()
@@ -280,9 +283,13 @@ func (e *Elector) asks() (saw func(State) State) {
 	}
 }
 
-// noticed ends the wait for the next look when the Lease, read for another purpose, looks free. The caller holds the lock.
+// noticed makes an agent that waits stand when the Lease, read for another purpose, looks free, without a word of the holder's
+// clock. The caller holds the lock.
 func (e *Elector) noticed() {
-	if e.standing && e.term == nil && e.vacant(e.seen) {
+	s := e.seen
+	silent := time.Since(s.observed) > max(s.Lasts, e.cfg.LeaseDuration)
+	if e.standing && e.term == nil && (s.Holder == "" || s.Holder == e.cfg.Identity || silent) {
+		e.free = true
 		e.poke()
 	}
 }
@@ -324,7 +331,7 @@ func (e *Elector) poke() {
 	}
 }
 
-func (e *Elector) wanted() (standing, heir bool) {
+func (e *Elector) wanted() (standing, heir, free bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	select {
@@ -332,7 +339,8 @@ func (e *Elector) wanted() (standing, heir bool) {
 	default:
 	}
 	heir, e.heir = e.heir, false
-	return e.standing, heir
+	free, e.free = e.free, false
+	return e.standing, heir, free
 }
 
 // pause waits for about d, for ever if that is 0, or until something changes.
@@ -402,7 +410,7 @@ func (e *Elector) stand(ctx context.Context, base State) time.Duration {
 		e.mu.Unlock()
 		return 0
 	}
-	e.term, e.notes = t, nil
+	e.term, e.notes, e.free = t, nil, false
 	e.mu.Unlock()
 	// The release at the end must come after the work has stopped, so the candidacy does not end with ctx by itself.
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -132,7 +132,8 @@ func ofTheEnd() []mutant {
 		},
 		{
 			name: "Failed frees its slot", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
-			old: "	if s, ok := o.held(); ok && !o.beats(s) {\n		return do(RenewSlot{s, claim(o)})\n	}\n	if len(r.Pods) > 0", new: "	if s, ok := o.held(); ok {\n		return do(FreeSlot{s})\n	}\n	if len(r.Pods) > 0",
+			old: "	if holds && !o.beats(s) {\n		return do(RenewSlot{s, claim(o)})\n	}\n	if len(r.Pods) > 0 && !o.Pods.Running {\n		return do(AwaitPods{slices.Clone(r.Pods)})\n	}\n	if up(o) {\n		if d, ok := o.postHooks(renewAt",
+			new: "	if holds {\n		return do(FreeSlot{s})\n	}\n	if len(r.Pods) > 0 && !o.Pods.Running {\n		return do(AwaitPods{slices.Clone(r.Pods)})\n	}\n	if up(o) {\n		if d, ok := o.postHooks(renewAt",
 		},
 		{
 			name: "the agent is called done by a person's reboot without a look", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
@@ -149,7 +150,7 @@ func ofTheLoop() []mutant {
 		},
 		{
 			name: "the last check is dropped", file: apply, test: "TestLastCheck",
-			old: "	if !same || again != e || time.Since(began) > lastCheckAge {", new: "	if false && (!same || again != e || time.Since(began) > lastCheckAge) {",
+			old: "	if !same || again != e || time.Since(began) >= lastCheckAge {", new: "	if false && (!same || again != e || time.Since(began) >= lastCheckAge) {",
 		},
 		{
 			name: "a heartbeat is judged by the own clock", file: observation, test: "TestHazards/a_clock_that_is_three_hours_ahead",
@@ -216,6 +217,10 @@ func ofTheSlots() []mutant {
 		{
 			name: "a slot is written on whatever version is there: taking without CAS", file: store, pkg: "internal/search", test: "TestSearch/searches/nothing_breaks_2",
 			old: "	from.write(to, l)\n", new: "	from.write(to, l)\n	if now, err := s.leases.Get(ctx, l.Name, metav1.GetOptions{}); err == nil {\n		l.ResourceVersion = now.ResourceVersion\n	}\n",
+		},
+		{
+			name: "a held slot is found by its label only", file: world, test: "TestASlotWithoutItsLabel",
+			old: "	if r == nil || r.Slot == \"\" || slices", new: "	if r == nil || r.Slot != \"\" || slices",
 		},
 		{
 			name: "a slot that an earlier Node of the name holds is not seen", file: store, test: "TestNamed",

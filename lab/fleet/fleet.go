@@ -37,6 +37,7 @@ type Options struct {
 	Boot    Span          // from the accepted reboot to the kubelet's report
 	Pods    int           // of a node, that a drain evicts
 	Raise   time.Duration // over which the sentinels are raised; 0: all at once
+	Lease   time.Duration // between two renewals of a node's Lease; a kubelet's is 10 s
 	Idle    time.Duration // how long the agents at rest are measured, and before that the API server without them
 	Timeout time.Duration // of the rollout
 	Churn   bool

@@ -253,7 +253,7 @@ func TestASmallFleetIsRebootedWithinItsLimit(t *testing.T) {
 	}
 	var said bytes.Buffer
 	r, err := run(t.Context(), Options{
-		Nodes: 20, Max: "25%", Seed: 1, Pods: 2, Idle: 100 * time.Millisecond, Timeout: 2 * time.Minute,
+		Nodes: 20, Max: "25%", Seed: 1, Pods: 2, Lease: 10 * time.Second, Idle: 100 * time.Millisecond, Timeout: 2 * time.Minute,
 		Drain: Span{200 * time.Millisecond, 100 * time.Millisecond}, Boot: Span{500 * time.Millisecond, 200 * time.Millisecond},
 		Deploy: filepath.Join("..", "..", "deploy", "base"), Stdout: &said,
 	})

@@ -63,9 +63,9 @@ func (k *kubelets) client(i int) kubernetes.Interface { return k.clients[i%len(k
 func (m *machine) beat(ctx context.Context) {
 	leases := m.client().CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	var lease *coordinationv1.Lease
-	phase := time.Duration(m.number) * (leaseEvery / time.Duration(m.Nodes)) % leaseEvery // spread evenly
+	phase := time.Duration(m.number) * (m.Lease / time.Duration(m.Nodes)) % m.Lease // spread evenly
 	pause(ctx, phase)
-	t := time.NewTicker(leaseEvery)
+	t := time.NewTicker(m.Lease)
 	defer t.Stop()
 	for n := m.number; ctx.Err() == nil; n++ {
 		m.mu.Lock()
@@ -76,7 +76,7 @@ func (m *machine) beat(ctx context.Context) {
 		}
 		if !off {
 			lease = renew(ctx, leases, lease, m.name)
-			if n%int(statusEvery/leaseEvery) == 0 {
+			if n%max(1, int(statusEvery/m.Lease)) == 0 {
 				m.heartbeat(ctx)
 			}
 		}

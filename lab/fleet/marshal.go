@@ -73,7 +73,7 @@ func (f *fleet) startMarshal(ctx context.Context, dir string) (pid int, stop fun
 }
 
 func (f *fleet) awaitMarshal(ctx context.Context, ended <-chan struct{}) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute) // it reads every Node first
 	defer cancel()
 	for {
 		l, err := f.kubelets.client(0).CoordinationV1().Leases(namespace).Get(ctx, "marshal", metav1.GetOptions{})

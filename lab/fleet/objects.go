@@ -18,7 +18,6 @@ const (
 	workloads  = "work" // namespace of the pods that are evicted
 	image      = "registry.example.com/app:v1"
 	imageCount = 50 // kubelet reports that many: --node-status-max-images
-	leaseEvery = 10 * time.Second
 	leaseFor   = 40 // seconds
 	// statusEvery is kubelet's nodeStatusReportFrequency.
 	statusEvery = 5 * time.Minute

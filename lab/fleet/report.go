@@ -34,6 +34,7 @@ type Report struct {
 	Drain     string  `json:"drain"`
 	Boot      string  `json:"boot"`
 	Raise     float64 `json:"raiseSeconds"`
+	Lease     float64 `json:"leaseSeconds"` // between two renewals of a kubelet
 	Churn     bool    `json:"churn"`
 
 	Quiet   Phase `json:"quiet"` // kubelets only
@@ -93,7 +94,7 @@ func (f *fleet) newReport() *Report {
 	slots, _ := limit(f.Max, f.Nodes) // was checked with the options
 	return &Report{
 		Started: time.Now(), Processors: runtime.NumCPU(), Nodes: f.Nodes, Agents: cmp.Or(f.Agents, f.Nodes), NodeBytes: newNode(0, "node-00000", bootID()).Size(), Slots: slots,
-		Seed: f.Seed, Drain: f.Drain.String(), Boot: f.Boot.String(), Raise: f.Raise.Seconds(), Churn: f.Churn,
+		Seed: f.Seed, Drain: f.Drain.String(), Boot: f.Boot.String(), Raise: f.Raise.Seconds(), Lease: f.Lease.Seconds(), Churn: f.Churn,
 	}
 }
 
