@@ -181,7 +181,7 @@ func (w *world) observeAnew(ctx context.Context) error {
 		return err
 	}
 	w.obs.Stop()
-	obs, err := observe.StartBehind(ctx, w.c)
+	obs, err := observe.StartBehind(context.WithoutCancel(ctx), w.c) // it outlives the scenario
 	if err != nil {
 		return err
 	}
