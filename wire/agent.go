@@ -11,7 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/agent"
@@ -148,18 +147,10 @@ func (a *Agent) Tell(ctx context.Context, warning bool, reason, message string) 
 	return seam.Event(ctx, n, warning, reason, message)
 }
 
-// drainer makes the client for pods and evictions: it acts as the agent's own node where the cluster admits that, so
-// that the agent's token can touch no other node's pods.
+// drainer makes the client for pods and evictions.
 func (a *Agent) drainer(ctx context.Context, plain kube.Interface, slots *lock.Slots) (*node.Drainer, error) {
-	own, err := kube.Client(node.OwnNodeConfig(a.API, a.Node))
+	own, err := podClient(ctx, a.API, plain, a.Node, a.Log)
 	if err != nil {
-		return nil, err
-	}
-	switch err := node.CanImpersonate(ctx, own, a.Node); {
-	case apierrors.IsForbidden(err):
-		a.Log.Warn("pods are read and evicted with the agent's own rights: the cluster does not admit constrained impersonation", "err", err)
-		own = plain
-	case err != nil:
 		return nil, err
 	}
 	return node.NewDrainer(node.DrainerConfig{

@@ -39,8 +39,13 @@ func main() {
 
 // run is main with everything that a test may want to replace.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == "check-config" {
-		return checkConfig(args[1:], stdout, stderr)
+	if len(args) > 0 {
+		switch args[0] {
+		case "check-config":
+			return checkConfig(args[1:], stdout, stderr)
+		case "plan":
+			return plan(ctx, args[1:], stdout, stderr)
+		}
 	}
 	o, err := parseFlags(args, stderr)
 	switch {
@@ -109,6 +114,7 @@ Node's Events, in its metrics, and at /readyz.
 Usage:
   baton-agent [flags]
   baton-agent check-config FILE    names all faults of a configuration file; exit code 1 when there is one
+  baton-agent plan [flags]         says what a drain of a node would do with each of its pods; see plan --help
 
 Flags:
 `

@@ -69,6 +69,9 @@ func TestTheCommandLine(t *testing.T) {
 		{"a valid configuration", []string{"check-config", good}, exitOK, []string{"valid", "workers (maxUnavailable 2)"}, nil},
 		{"all faults of a configuration at once", []string{"check-config", bad}, exitFault, nil, []string{"maxUnavailable", "gateIntervall"}},
 		{"a configuration that is not there", []string{"check-config", filepath.Join(dir, "none")}, exitFault, nil, []string{"none"}},
+		{"plan teaches", []string{"plan", "--help"}, exitOK, nil, []string{"kubectl", "dry run", "-kubeconfig"}},
+		{"all faults of plan at once", []string{"plan", "--node-name=", "extra"}, exitUsage, nil, []string{"--node-name", "extra"}},
+		{"a plan without a configuration", []string{"plan", "--node-name=n", "--config", filepath.Join(dir, "none")}, exitFault, nil, []string{"none"}},
 		{"check-config wants one file", []string{"check-config"}, exitUsage, nil, []string{"usage"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -89,6 +89,14 @@ func ofTheDrain() []mutant {
 			old: "	case o.Drain.Empty:\n		n := r.clone()", new: "	case o.Drain.Empty && o.Node.Name != \"\":\n		return do(Reboot{Slot: s.Name})\n	case o.Drain.Empty:\n		n := r.clone()",
 		},
 		{
+			name: "pods that stay are evicted after the others", file: rota, test: "TestDrainProperties",
+			old: "		if p.Decision == DecisionEvict && p.Tier == current && p.group == nil {", new: "		if p.Decision != DecisionIgnore && p.Tier == current && p.group == nil {",
+		},
+		{
+			name: "an eviction is asked for again while it is on its way", file: rota, test: "TestDrainProperties",
+			old: "		if p.Decision == DecisionEvict && p.Tier == current && p.group == nil {", new: "		if p.Decision == DecisionEvict && p.Tier == current {",
+		},
+		{
 			name: "evictions go on after a hold or a lost slot", file: draining, test: "TestHazards",
 			old: "	return !vetoed && !stopped", new: "	return (!vetoed && !stopped) || holds || !holds",
 		},
@@ -224,7 +232,7 @@ func ofTheSlots() []mutant {
 		},
 		{
 			name: "a slot that an earlier Node of the name holds is not seen", file: store, test: "TestNamed",
-			old: "	return isSlot(l.Name) && cmp.Or(st.Holder, st.nomineeNode) == s.node\n", new: "	return isSlot(l.Name) && st.nomineeNode == s.node\n",
+			old: "	return isSlot(l.Name) && cmp.Or(st.Holder, st.nomineeNode) == s.node\n", new: "	return isSlot(l.Name) && cmp.Or(\"\", st.nomineeNode) == s.node\n",
 		},
 		{
 			name: "a slot is taken by the name of the nominee instead of its UID", file: verbs, test: "TestVerbs",

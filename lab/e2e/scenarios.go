@@ -190,7 +190,7 @@ func budgetBlocks(p *play) {
 	draining := p.bring(n1, observe.Draining)
 	p.raise(n2)
 	backoff := p.then(draining, in(n1, observe.Backoff))
-	p.because(backoff, "pdb", pod.Name)
+	p.because(backoff, "pdb", pod.Name, "disruption budget "+space+"/stuck needs")
 	p.schedulable(backoff)
 	free := p.then(backoff, freed(draining))
 	next := p.then(free, in(n2, observe.Draining))

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"kubebaton.io/baton/config"
+	"kubebaton.io/baton/kube"
+	"kubebaton.io/baton/node"
+	"kubebaton.io/baton/wire"
+)
+
+const planUsage = `baton-agent plan says what a drain of a node would do with each of its pods if it began now, and what would hold it up.
+It changes nothing; whether an eviction would be admitted is asked by a dry run.
+
+  kubectl -n baton-system exec POD -- /baton-agent plan                          in the agent's pod, for its node
+  baton-agent plan --node-name NODE --kubeconfig ~/.kube/config --config FILE    anywhere
+
+Exit code 0: a drain may begin. 1: a pod keeps it from beginning, or the plan could not be made.
+
+Flags:
+`
+
+// planTime is how long a plan may take.
+const planTime = time.Minute
+
+// plan is `baton-agent plan`.
+func plan(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	fs := flag.NewFlagSet("baton-agent plan", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	file := fs.String("config", "/etc/baton-config/config.yaml", "configuration `file` whose rules hold")
+	name := fs.String("node-name", os.Getenv("NODE_NAME"), "`name` of the Node (default $NODE_NAME)")
+	kubeconfig := fs.String("kubeconfig", "", "kubeconfig `file` (default the pod's own token)")
+	fs.Usage = func() {
+		fmt.Fprint(stderr, planUsage)
+		fs.PrintDefaults()
+	}
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitUsage
+	}
+	var faults []error
+	if fs.NArg() > 0 {
+		faults = append(faults, fmt.Errorf("unexpected argument %q: see --help", fs.Arg(0)))
+	}
+	if *name == "" {
+		faults = append(faults, errors.New("--node-name is empty: set it, or NODE_NAME"))
+	}
+	if err := errors.Join(faults...); err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
+	ctx, cancel := context.WithTimeout(ctx, planTime)
+	defer cancel()
+	f, err := foresee(ctx, *file, *kubeconfig, *name)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitFault
+	}
+	return printPlan(stdout, *name, f)
+}
+
+func foresee(ctx context.Context, file, kubeconfig, name string) (wire.Foresight, error) {
+	c, err := config.Load(file)
+	if err != nil {
+		return wire.Foresight{}, err
+	}
+	api, err := kube.Config(kubeconfig, "baton-agent/"+buildVersion())
+	if err != nil {
+		return wire.Foresight{}, err
+	}
+	return wire.Foresee(ctx, api, name, c)
+}
+
+// printPlan says everything, those pods first that keep the drain from beginning, and returns the exit code.
+func printPlan(w io.Writer, name string, f wire.Foresight) int {
+	code := exitOK
+	fmt.Fprintf(w, "node %s, group %s\n", name, cmp.Or(f.Group, "none: it waits with reason group"))
+	if f.Plan.Mode != "" {
+		fmt.Fprintf(w, "mode: %s\n", f.Plan.Mode)
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "\nDECISION\tPOD\tCONTROLLER\tREASON\tUSERS FEEL\tWHY")
+	for _, d := range []string{node.DecisionBlock, node.DecisionWait, node.DecisionEvict, node.DecisionRideThrough, node.DecisionIgnore} {
+		for _, p := range f.Plan.Pods {
+			if p.Decision == d {
+				fmt.Fprintf(tw, "%s\t%s/%s\t%s\t%s\t%s\t%s\n", d, p.Namespace, p.Name, cmp.Or(p.Owner, "-"), p.Reason, cmp.Or(p.Impact, "-"), p.Message)
+			}
+			if p.Decision == d && d == node.DecisionBlock {
+				code = exitFault
+			}
+		}
+	}
+	_ = tw.Flush() // as with every other line: nobody to tell
+	for _, warning := range f.Warnings {
+		fmt.Fprintf(w, "\nwarning: %s: %s\n", warning.Reason, warning.Message)
+	}
+	return code
+}

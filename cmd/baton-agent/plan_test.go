@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+)
+
+// TestPlan asks a real API server what a drain would do: with a pod that keeps it from beginning, and without.
+func TestPlan(t *testing.T) {
+	t.Parallel()
+	client := kubernetes.NewForConfigOrDie(server.Config)
+	const name = "plan-node"
+	dir := t.TempDir()
+	if _, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ns := "plan"
+	if _, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	controlled := true
+	owner := []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "1", Controller: &controlled}}
+	for pod, owners := range map[string][]metav1.OwnerReference{"web-0": owner, "web-1": owner, "alone": nil} {
+		p := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: ns, OwnerReferences: owners, Labels: map[string]string{"app": "web"}},
+			Spec:       corev1.PodSpec{NodeName: name, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		}
+		p, err := client.CoreV1().Pods(ns).Create(t.Context(), p, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Status = corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+		if _, err := client.CoreV1().Pods(ns).UpdateStatus(t.Context(), p, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one := intstr.FromInt32(2)
+	budget := &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: "narrow"},
+		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &one, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
+	}
+	if _, err := client.PolicyV1().PodDisruptionBudgets(ns).Create(t.Context(), budget, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "config.yaml")
+	write(t, file, "apiVersion: kubebaton.io/v1alpha1\nkind: RebootConfiguration\n")
+	args := []string{"plan", "--config", file, "--kubeconfig", kubeconfig(t, dir, server.Config), "--node-name", name}
+	ask := func(want int, says ...string) string {
+		t.Helper()
+		var out, err bytes.Buffer
+		if code := run(t.Context(), args, &out, &err); code != want {
+			t.Errorf("exit code %d, want %d; %s%s", code, want, &out, &err)
+		}
+		for _, s := range says {
+			if !strings.Contains(out.String(), s) {
+				t.Errorf("no %q in:\n%s%s", s, &out, &err)
+			}
+		}
+		return out.String()
+	}
+	text := ask(exitFault, "group workers", "plan/alone", "unmanaged-pod", "plan/web-0", "ReplicaSet/web", "narrow")
+	t.Log("\n" + text)
+	if strings.Index(text, "plan/alone") > strings.Index(text, "plan/web-0") {
+		t.Errorf("what keeps the drain from beginning does not come first:\n%s", text)
+	}
+	now := int64(0)
+	if err := client.CoreV1().Pods(ns).Delete(t.Context(), "alone", metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+		t.Fatal(err)
+	}
+	ask(exitOK, "plan/web-1", "warning: pdb")
+	if pods, err := client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{}); err != nil || len(pods.Items) != 2 {
+		t.Errorf("%d pods after a plan, %v", len(pods.Items), err)
+	}
+	args[len(args)-1] = "no-such-node"
+	ask(exitFault)
+}
