@@ -259,8 +259,34 @@ func (c *cluster) ordered(v View, noms []Nomination) {
 				c.fail("%s goes though %s goes first", name, before)
 			}
 		}
+		if q.TopologyKey == "" && q.Canaries == 0 {
+			c.queued(v, s, q, goes)
+		}
 		if uncovered := slices.DeleteFunc(slices.Clone(all), q.covered); len(uncovered) > q.Canaries && q.Canaries > 0 {
 			c.fail("%d nodes of %s try a wish, canaries are %d", len(uncovered), name, q.Canaries)
+		}
+	}
+}
+
+// queued: nobody is nominated before one who could have been: of nodes without warnings the oldest wish, then the name. One that is
+// unavailable already counts no more by going, and may go at any time.
+func (c *cluster) queued(v View, s *survey, q *squad, goes []*Node) {
+	turn := func(n *Node) string {
+		pending := n.Pending
+		if n.Name == v.Self {
+			pending = pending.Add(24 * time.Hour)
+		}
+		return fmt.Sprintf("%t %020d %s", n.Warned, pending.UnixNano(), n.Name)
+	}
+	for i := range c.nodes {
+		o := &c.nodes[i]
+		could := o.Phase == phaseWaiting && o.Bids && o.Ready && !o.Unschedulable && !o.Deleting && !o.Survived && o.Hold == "" &&
+			s.slotOf[o.UID] == nil && s.holds[o.Name] == nil && !v.Own.Before(v.Penalty[o.UID]) && s.home[o.UID] == q
+		for _, n := range goes {
+			passed := could && !slices.ContainsFunc(goes, func(g *Node) bool { return g.UID == o.UID })
+			if passed && !n.Unschedulable && n.Ready && turn(o) < turn(n) {
+				c.fail("%s goes before %s", turn(n), turn(o))
+			}
 		}
 	}
 }
