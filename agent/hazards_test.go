@@ -370,6 +370,35 @@ func TestWrongBeliefs(t *testing.T) {
 			Gates: Gates{At: now, Until: now.Add(time.Minute), Preflight: true}, Shutdown: Shutdown{At: now}, Hooks: HookView{None: true},
 		}
 	}
+	t.Run("a label that moves the node to another group gives back what the group before has offered, or has let it take", func(t *testing.T) {
+		o := base()
+		o.Record.Group, o.Group = "big", "big" // the bid is made anew
+		o.Slots = []Slot{{Name: "slot-workers-0", Group: "workers", Nominee: "u", BidCycle: "B", BidAttempt: 1, BidUntil: now.Add(time.Minute)}}
+		if _, ok := Step(o).Do.(DeclineSlot); !ok {
+			t.Errorf("offered, it decides %+v", Step(o))
+		}
+		o.Slots = []Slot{{Name: "slot-workers-0", Group: "workers", Nominee: "u", Holder: "n", HolderUID: "u", Cycle: "B", Attempt: 1, BootID: "b2", Instance: "i", Renewed: now}}
+		if _, ok := Step(o).Do.(FreeSlot); !ok {
+			t.Errorf("taken, it decides %+v", Step(o))
+		}
+	})
+	t.Run("a node that is down keeps the slot of the group before to the end of its cycle", func(t *testing.T) {
+		o := base()
+		o.Record.Phase, o.Record.Cordon, o.Record.Slot, o.Node.Unschedulable, o.Group = Draining, CordonBaton, "slot-workers-0", true, "big"
+		o.Slots = []Slot{{Name: "slot-workers-0", Group: "workers", Nominee: "u", Holder: "n", HolderUID: "u", Cycle: "B", Attempt: 1, BootID: "b2", Instance: "i", Cordon: CordonBaton, Renewed: now}}
+		o.Due.Deadline = now.Add(time.Minute)
+		if d, ok := Step(o).Do.(StartDrain); !ok || d.Settings.Group != "workers" {
+			t.Errorf("decides %+v", Step(o))
+		}
+		o.Drain.Empty = true
+		if w, ok := Step(o).Do.(WriteNode); !ok || w.Move == nil || w.Move.To != Rebooting {
+			t.Errorf("drained, it decides %+v", Step(o))
+		}
+		o.Group = "" // of no group at all now
+		if w, ok := Step(o).Do.(WriteNode); !ok || w.Move == nil || w.Move.To != Rebooting {
+			t.Errorf("of no group, it decides %+v", Step(o))
+		}
+	})
 	t.Run("a slot that was taken for another cycle is freed, not used", func(t *testing.T) {
 		o := base()
 		o.Slots = []Slot{{Name: "slot-workers-0", Group: "workers", Nominee: "u", Holder: "n", HolderUID: "u", Cycle: "A", Attempt: 3, BootID: "b1", Instance: "i", Cordon: CordonBaton, Renewed: now}}
