@@ -90,7 +90,7 @@ func (p *play) told(node, reason string, words ...string) {
 // killedWhileGoingDown: systemd stops the host's units for longer than an agent waits for a reboot that it asked for, and the
 // agent that asked is not there any more.
 func killedWhileGoingDown(p *play) {
-	p.slowStop(n1, 25*time.Second)
+	p.slowStop(n1, time.Minute)
 	rebooting := p.bring(n1, observe.Rebooting)
 	p.bring(n2, observe.Waiting)
 	p.goingDown(n1)
