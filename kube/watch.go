@@ -88,6 +88,15 @@ type counter struct {
 // UpdateResourceVersion is told every version that the watch comes to, by bookmarks too.
 func (c *counter) UpdateResourceVersion(version string) { c.latest = version }
 
+// Transformer is the store's own, by which a reflector trims what the first list brings, one by one: a list of large objects is
+// never in memory as a whole.
+func (c *counter) Transformer() cache.TransformFunc {
+	if t, ok := c.ReflectorStore.(cache.TransformingStore); ok {
+		return t.Transformer()
+	}
+	return nil
+}
+
 // Replace takes a list. A reflector asks for one that is not older than what it knows. It takes an older one only after it was
 // told that there is no such version yet.
 func (c *counter) Replace(objs []any, version string) error {
