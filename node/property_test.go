@@ -107,8 +107,12 @@ func (w *drainWorld) answer(kind bool) {
 	a := answer{result: resultAccepted}
 	if !kind {
 		a = []answer{
-			{result: resultAccepted}, {result: resultGone}, {result: resultBudget, budget: "b", message: "no"}, {result: resultThrottled, after: time.Second},
-			{result: resultRefused, message: "not now"}, {result: resultError, message: "away"},
+			{result: resultAccepted},
+			{result: resultGone},
+			{result: resultBudget, budget: "b", message: "no"},
+			{result: resultThrottled, after: time.Second},
+			{result: resultRefused, message: "not now"},
+			{result: resultError, message: "away"},
 		}[w.r.IntN(6)]
 	}
 	if w.pods[uid] == nil {
