@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -166,7 +164,8 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := overlay(dir, b.Deploy); err != nil {
+	// By default a node reboots at most twice in 24 hours, which would end the rounds.
+	if err := cluster.Overlay(dir, b.Deploy, "maxReboots24h: 100"); err != nil {
 		return err
 	}
 	if err := b.cluster.Install(ctx, b.Image, dir); err != nil {
@@ -177,38 +176,6 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	}
 	b.say("Agents and workload run.")
 	return nil
-}
-
-// overlay makes dir a kustomize directory that is the other one but for the configuration: by default a node reboots at most
-// twice in 24 hours, which would end the rounds.
-func overlay(dir, deploy string) error {
-	var paths [2]string // without symbolic links, which `..` would follow
-	for i, path := range []string{dir, deploy} {
-		path, err := filepath.Abs(path)
-		if err != nil {
-			return err
-		}
-		if paths[i], err = filepath.EvalSymlinks(path); err != nil {
-			return err
-		}
-	}
-	base, err := filepath.Rel(paths[0], paths[1])
-	if err != nil {
-		return err
-	}
-	const text = `resources: [BASE]
-patches:
-- patch: |
-    apiVersion: v1
-    kind: ConfigMap
-    metadata: {name: baton-config, namespace: baton-system}
-    data:
-      config.yaml: |
-        apiVersion: kubebaton.io/v1alpha1
-        kind: RebootConfiguration
-        maxReboots24h: 100
-`
-	return os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(strings.Replace(text, "BASE", base, 1)), 0o600)
 }
 
 // pause waits, and returns early only when ctx ends.

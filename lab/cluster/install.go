@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,4 +46,35 @@ func (c *Cluster) rolledOut(ctx context.Context, namespace string) (bool, error)
 		}
 	}
 	return len(late) == 0, errors.Join(late...)
+}
+
+// Overlay makes dir a kustomize directory that is the other one but for one line of Baton's configuration.
+func Overlay(dir, deploy, line string) error {
+	var paths [2]string // without symbolic links, which `..` would follow
+	for i, path := range []string{dir, deploy} {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return err
+		}
+		if paths[i], err = filepath.EvalSymlinks(path); err != nil {
+			return err
+		}
+	}
+	base, err := filepath.Rel(paths[0], paths[1])
+	if err != nil {
+		return err
+	}
+	const text = `resources: [%s]
+patches:
+- patch: |
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: baton-config, namespace: baton-system}
+    data:
+      config.yaml: |
+        apiVersion: kubebaton.io/v1alpha1
+        kind: RebootConfiguration
+        %s
+`
+	return os.WriteFile(filepath.Join(dir, "kustomization.yaml"), fmt.Appendf(nil, text, base, line), 0o600)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -172,7 +171,7 @@ func (r *run) install(ctx context.Context, tainted bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := overlay(dir, r.Deploy, tainted); err != nil {
+	if err := cluster.Overlay(dir, r.Deploy, fmt.Sprintf("pendingTaint: %t", tainted)); err != nil {
 		return err
 	}
 	if err := r.cluster.Install(ctx, r.Image, dir); err != nil {
@@ -201,37 +200,6 @@ func isReady(p *corev1.Pod) bool {
 	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
-}
-
-// overlay makes dir a kustomize directory that is the other one but for the configuration.
-func overlay(dir, deploy string, tainted bool) error {
-	var paths [2]string // without symbolic links, which `..` would follow
-	for i, path := range []string{dir, deploy} {
-		path, err := filepath.Abs(path)
-		if err != nil {
-			return err
-		}
-		if paths[i], err = filepath.EvalSymlinks(path); err != nil {
-			return err
-		}
-	}
-	base, err := filepath.Rel(paths[0], paths[1])
-	if err != nil {
-		return err
-	}
-	const text = `resources: [%s]
-patches:
-- patch: |
-    apiVersion: v1
-    kind: ConfigMap
-    metadata: {name: baton-config, namespace: baton-system}
-    data:
-      config.yaml: |
-        apiVersion: kubebaton.io/v1alpha1
-        kind: RebootConfiguration
-        pendingTaint: %t
-`
-	return os.WriteFile(filepath.Join(dir, "kustomization.yaml"), fmt.Appendf(nil, text, base, tainted), 0o600)
 }
 
 // deploy starts the pods. They say nothing about where they want to be: the scheduler spreads them as it does by default.
