@@ -204,8 +204,6 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	ask(ReasonOtherRebooter, joined(a.Host.OtherRebooters))
 	if early {
 		ask(ReasonOtherRebooter, a.Host.Shutdown)
-	}
-	if early {
 		_, g.Preflight = o.nominated()
 		pods, err := a.Pods.Look(ctx, o.drain(), g.Preflight)
 		add(ReasonAPI, false, "", err)

@@ -40,7 +40,8 @@
 //     once between the take and the cordon. (A finalizer on empty slots would close this, and make `kubectl delete
 //     namespace` hang for ever once the agents are gone.)
 //   - What [Slots.Watch] shows may be old. It is good to decide on, because the write carries the version.
-//   - A held slot whose label [LabelNode] a person took off is shown by neither until its holder's next write puts it back;
+//   - A held slot whose label [LabelNode] a person took off is shown by neither [Slots.Watch] nor
+//     [Slots.Named] until its holder's next write puts it back;
 //     [Slots.Get] finds it.
 //
 // # Why the whole object, and not a patch

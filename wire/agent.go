@@ -87,7 +87,8 @@ func New(c Config) (*Agent, error) {
 	}
 	a.agent, err = agent.New(agent.Config{
 		Node: nodeSeam{a.client}, Slots: slotSeam{slots}, Host: a.host, Marshal: marshalSeam{a.marshal}, Clock: clock,
-		Pods:  newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return a.drainer(ctx, client, slots) }, a.drainRules),
+		Pods: newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return a.drainer(ctx, client, slots) },
+			func(group string) node.DrainSettings { return drainRules(a.config.Load(), group) }),
 		Hooks: hooks, Home: homeSeam{client, c.Namespace}, Log: c.Log, Registerer: c.Registry,
 	})
 	return a, err

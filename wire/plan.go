@@ -35,10 +35,7 @@ func Foresee(ctx context.Context, api *rest.Config, name string, c *config.Confi
 	if err != nil {
 		return Foresight{}, err
 	}
-	g, in := c.GroupOf(n.Labels)
-	if !in {
-		g.Drain = c.Drain
-	}
+	g, _ := c.GroupOf(n.Labels)
 	pods, err := podClient(ctx, api, plain, name, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return Foresight{}, err
@@ -48,7 +45,7 @@ func Foresee(ctx context.Context, api *rest.Config, name string, c *config.Confi
 		return Foresight{}, err
 	}
 	f := Foresight{Group: g.Name}
-	if f.Plan, f.Warnings, err = d.Preflight(ctx, drainSettings(g.Drain)); err != nil {
+	if f.Plan, f.Warnings, err = d.Preflight(ctx, drainRules(c, g.Name)); err != nil {
 		return f, fmt.Errorf("planning the drain of node %q: %w", name, err)
 	}
 	return f, nil

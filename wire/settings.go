@@ -42,8 +42,7 @@ func groups(c *config.Config) []marshal.Group {
 }
 
 // drainRules are the rules of a group's drain in the configuration; those of no group are the top level's.
-func (a *Agent) drainRules(group string) node.DrainSettings {
-	c := a.config.Load()
+func drainRules(c *config.Config, group string) node.DrainSettings {
 	if c == nil {
 		return node.DrainSettings{}
 	}

@@ -92,10 +92,11 @@ func printPlan(w io.Writer, name string, f wire.Foresight) int {
 	fmt.Fprintln(tw, "\nDECISION\tPOD\tCONTROLLER\tREASON\tUSERS FEEL\tWHY")
 	for _, d := range []string{node.DecisionBlock, node.DecisionWait, node.DecisionEvict, node.DecisionRideThrough, node.DecisionIgnore} {
 		for _, p := range f.Plan.Pods {
-			if p.Decision == d {
-				fmt.Fprintf(tw, "%s\t%s/%s\t%s\t%s\t%s\t%s\n", d, p.Namespace, p.Name, cmp.Or(p.Owner, "-"), p.Reason, cmp.Or(p.Impact, "-"), p.Message)
+			if p.Decision != d {
+				continue
 			}
-			if p.Decision == d && d == node.DecisionBlock {
+			fmt.Fprintf(tw, "%s\t%s/%s\t%s\t%s\t%s\t%s\n", d, p.Namespace, p.Name, cmp.Or(p.Owner, "-"), p.Reason, cmp.Or(p.Impact, "-"), p.Message)
+			if d == node.DecisionBlock {
 				code = exitFault
 			}
 		}

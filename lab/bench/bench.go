@@ -194,13 +194,5 @@ func pause(ctx context.Context, d time.Duration) error {
 func until(ctx context.Context, what string, ok func() (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("it took longer than two minutes"))
 	defer cancel()
-	for {
-		done, err := ok()
-		if done {
-			return nil
-		}
-		if late := pause(ctx, 200*time.Millisecond); late != nil {
-			return errors.Join(fmt.Errorf("waiting for %s: %w", what, late), err)
-		}
-	}
+	return cluster.Until(ctx, what, 200*time.Millisecond, ok)
 }

@@ -290,8 +290,20 @@ func until(ctx context.Context, what string, every time.Duration, ok func() (boo
 		last = err
 		select {
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("waiting for %s: %w", what, ctx.Err()), last)
+			return errors.Join(fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx)), last)
 		case <-tick.C:
 		}
 	}
+}
+
+// Until asks again and again until ok says that it is so, or ctx ends: then its error says what was waited for, and what ok said
+// last. What ok says besides yes is dropped.
+func Until(ctx context.Context, what string, every time.Duration, ok func() (bool, error)) error {
+	return until(ctx, what, every, func() (bool, error) {
+		done, err := ok()
+		if done {
+			err = nil
+		}
+		return done, err
+	})
 }

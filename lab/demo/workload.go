@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kubebaton.io/baton/lab/build"
+	"kubebaton.io/baton/lab/cluster"
 	"kubebaton.io/baton/lab/observe"
 )
 
@@ -212,17 +213,5 @@ func (d *demo) waitConfigured(ctx context.Context, pod string, start time.Time) 
 func until(ctx context.Context, what string, ok func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done, err := ok()
-		if done {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("waiting for %s: %w", what, ctx.Err()), err)
-		case <-tick.C:
-		}
-	}
+	return cluster.Until(ctx, what, 100*time.Millisecond, ok)
 }

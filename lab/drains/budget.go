@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
+
+	"kubebaton.io/baton/lab/cluster"
 )
 
 const (
@@ -113,17 +115,5 @@ func (b *bench) free(ctx context.Context) (last result) {
 func until(ctx context.Context, what string, ok func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done, err := ok()
-		if done {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w (%w)", what, ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
+	return cluster.Until(ctx, what, 50*time.Millisecond, ok)
 }

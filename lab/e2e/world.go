@@ -254,17 +254,5 @@ func (w *world) dropSentinel(node string) error {
 
 // until asks again and again what no watch tells, until the answer is yes or the context ends; err says what is missing.
 func until(ctx context.Context, what string, ok func() (bool, error)) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done, err := ok()
-		if done {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx)), err)
-		case <-tick.C:
-		}
-	}
+	return cluster.Until(ctx, what, 50*time.Millisecond, ok)
 }

@@ -181,7 +181,7 @@ func (r *run) install(ctx context.Context, tainted bool) (err error) {
 	if err != nil {
 		return fmt.Errorf("starting the agents anew: %w", err)
 	}
-	return r.until(ctx, "the agents", func() (bool, error) {
+	return until(ctx, "the agents", func() (bool, error) {
 		pods, err := r.client.CoreV1().Pods(observe.Namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return false, err
@@ -221,7 +221,7 @@ func (r *run) deploy(ctx context.Context) error {
 
 // whole waits until all pods are ready, and none is on its way out.
 func (r *run) whole(ctx context.Context) error {
-	return r.until(ctx, "all pods to be ready", func() (bool, error) {
+	return until(ctx, "all pods to be ready", func() (bool, error) {
 		pods, err := r.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return false, err
@@ -242,7 +242,7 @@ func (r *run) remove(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("removing the pods: %w", err)
 	}
-	return r.until(ctx, "the pods to be gone", func() (bool, error) {
+	return until(ctx, "the pods to be gone", func() (bool, error) {
 		_, err := r.client.AppsV1().Deployments(namespace).Get(ctx, namespace, metav1.GetOptions{})
 		return apierrors.IsNotFound(err), err
 	})
@@ -282,20 +282,8 @@ func (r *run) reboot(ctx context.Context) error {
 }
 
 // until asks again and again, for at most waitTime.
-func (r *run) until(ctx context.Context, what string, ok func() (bool, error)) error {
+func until(ctx context.Context, what string, ok func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, waitTime)
 	defer cancel()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done, err := ok()
-		if done {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("waiting for %s: %w", what, ctx.Err()), err)
-		case <-tick.C:
-		}
-	}
+	return cluster.Until(ctx, what, 200*time.Millisecond, ok)
 }
