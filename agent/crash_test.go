@@ -158,7 +158,7 @@ func TestCrashes(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%d crashes", cases.Load())
+	t.Attr("crashes", fmt.Sprintf("%d, 1 in %d", cases.Load(), thin))
 	if cases.Load() < 3000/thin && !failed.Load() {
 		t.Errorf("only %d crashes: the cycle has more effects than that", cases.Load())
 	}

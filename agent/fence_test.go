@@ -41,7 +41,7 @@ func TestLateWrites(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d writes were late or lost their answer, %d of them landed", cases, landed)
+	t.Attr("late-writes", fmt.Sprintf("%d, of which %d landed", cases, landed))
 	if cases < 60 || landed == 0 {
 		t.Errorf("%d cases, %d landed: the faults do not reach the cycle", cases, landed)
 	}

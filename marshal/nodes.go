@@ -84,8 +84,9 @@ func proven(text string) (at time.Time, took time.Duration) {
 	return time.Time{}, 0
 }
 
-// recordVersion is the newest version that is understood. A newer record is that of a node which is left alone.
-const recordVersion = 1
+// RecordVersion is the newest version that is understood, as the agent's of that name. A newer record is that of a node
+// which is left alone.
+const RecordVersion = 1
 
 // NodeOf keeps of a Node what the marshal needs: some hundred bytes of 12 KB or more.
 func NodeOf(n *corev1.Node) Node {
@@ -108,7 +109,7 @@ func NodeOf(n *corev1.Node) Node {
 		return out
 	}
 	var r record
-	if err := json.Unmarshal([]byte(raw), &r); err != nil || r.Version > recordVersion || r.Phase == "" {
+	if err := json.Unmarshal([]byte(raw), &r); err != nil || r.Version > RecordVersion || r.Phase == "" {
 		out.Phase, out.Reason = phaseNamed(n.Labels[phaseKey]), reasonRecord
 		return out
 	}

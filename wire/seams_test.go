@@ -10,6 +10,7 @@ import (
 
 	"kubebaton.io/baton/agent"
 	"kubebaton.io/baton/lock"
+	"kubebaton.io/baton/marshal"
 	"kubebaton.io/baton/node"
 )
 
@@ -46,6 +47,13 @@ func TestOutcome(t *testing.T) {
 	}
 	if outcome(nil) != nil {
 		t.Error("no error has an outcome")
+	}
+}
+
+// A record that the agent writes and the marshal does not understand would be left alone for ever.
+func TestTheMarshalUnderstandsTheRecordsThatTheAgentWrites(t *testing.T) {
+	if agent.RecordVersion != marshal.RecordVersion {
+		t.Errorf("the agent writes version %d, the marshal reads %d", agent.RecordVersion, marshal.RecordVersion)
 	}
 }
 

@@ -151,6 +151,7 @@ type sheet struct {
 	rows  []string
 	edges map[string]bool // of the cycle that were taken while all rules held
 	on    int             // searches of rulesOn that were made
+	seen  int             // states, of all searches
 }
 
 func (s *sheet) passed() {
@@ -178,6 +179,7 @@ func (s *sheet) search(t *testing.T, c Config, faults string) Report {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.seen += r.States
 	s.rows = append(s.rows, fmt.Sprintf("%d\t%d\t%d\t%s\t%s\t%d\t%d\t%s\t%.1f\t%.0f\t%s", c.Nodes, c.Slots, c.Marshals, faults, rule,
 		r.Depth, r.States, all, r.Took.Seconds(), float64(r.States)/r.Took.Seconds(), found))
 	for _, m := range r.Moves {
@@ -201,4 +203,5 @@ func (s *sheet) print(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log("\n" + b.String())
+	t.Attr("searches", fmt.Sprintf("%d, of %d states", len(s.rows), s.seen))
 }

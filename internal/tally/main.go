@@ -1,6 +1,6 @@
-// Command tally reads `go test -json` from standard input, shows what failed and what was skipped, and ends with one
-// line that counts the tests. It fails when anything failed or was skipped, or when nothing ran: a test that is skipped
-// proves nothing, and nobody reads the line that says so.
+// Command tally reads `go test -json` from standard input, shows what failed and what was skipped, then how much the tests
+// did that say so by an attribute, and ends with one line that counts the tests. It fails when anything failed or was
+// skipped, or when nothing ran: a test that is skipped proves nothing, and nobody reads the line that says so.
 package main
 
 import (
@@ -26,6 +26,8 @@ type event struct {
 	Package string
 	Test    string
 	Output  string
+	Key     string // of an attribute
+	Value   string
 	Elapsed float64 // seconds
 }
 
@@ -34,6 +36,7 @@ type tally struct {
 	out                     io.Writer
 	passed, failed, skipped int
 	text                    map[string][]string // output of what has not ended yet, by package and test
+	figures                 []string            // attributes that tests gave themselves: how much they did
 	failing                 map[string]bool     // packages of which a test failed
 }
 
@@ -55,6 +58,9 @@ func run(in io.Reader, out io.Writer) error {
 		}
 	}
 	t.unfinished()
+	for _, f := range t.figures {
+		fmt.Fprintln(out, f)
+	}
 	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)
 	if t.failed > 0 || t.skipped > 0 || t.passed == 0 {
 		return errNotClean
@@ -73,6 +79,8 @@ func (t *tally) line(line string) {
 	case "start", "run", "pause", "cont", "bench":
 	case "output":
 		t.text[key] = append(t.text[key], e.Output)
+	case "attr":
+		t.figures = append(t.figures, fmt.Sprintf("%s of %s: %s", e.Key, e.Test, e.Value))
 	case "build-output":
 		fmt.Fprint(t.out, e.Output)
 	case "build-fail":

@@ -31,6 +31,12 @@ func TestRun(t *testing.T) {
 `, "0 passed, 1 failed, 0 skipped", "FAILED p/TestB\n    got 1", false,
 		},
 		{
+			"what a test says of itself is shown in the end", `{"Action":"attr","Package":"p","Test":"TestA","Key":"crashes","Value":"12"}
+{"Action":"pass","Package":"p","Test":"TestA"}
+{"Action":"pass","Package":"p"}
+`, "1 passed, 0 failed, 0 skipped", "ok   p 0.0s\ncrashes of TestA: 12\n", true,
+		},
+		{
 			"a package that does not build counts as failed", `{"Action":"pass","Package":"q","Test":"TestA"}
 {"ImportPath":"p","Action":"build-output","Output":"p.go:1: undefined: x\n"}
 {"ImportPath":"p","Action":"build-fail"}

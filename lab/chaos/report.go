@@ -51,24 +51,31 @@ func (r *run) judge(ctx context.Context, start time.Time, converged time.Duratio
 	p.Faults, p.Missed = r.counts()
 	r.mu.Lock()
 	p.Strikes = slices.Clone(r.struck)
-	byHand := slices.Clone(r.byHand)
 	r.mu.Unlock()
 	p.Quietest = quietest(log, start, start.Add(r.Length)).Seconds()
 	if left != nil {
 		p.Left = left.Error()
 	}
-	power, err := r.cluster.PowerLog()
-	if err != nil {
-		p.Violations = append(p.Violations, err.Error())
-	}
-	power = slices.DeleteFunc(power, func(e cluster.PowerEvent) bool { return e.Time.Before(start) })
-	p.Violations = append(p.Violations, facts{log: log, power: power, hand: byHand, limit: r.settings.limit}.violations()...)
+	p.Violations = r.violations(start)
 	if lost := r.greenLost(ctx); lost != "" {
 		p.Violations = append(p.Violations, lost)
 	}
 	p.Violations = append(p.Violations, r.panics(start)...)
 	p.judge()
 	return p
+}
+
+// violations are those that are known by now.
+func (r *run) violations(start time.Time) []string {
+	r.mu.Lock()
+	byHand := slices.Clone(r.byHand)
+	r.mu.Unlock()
+	power, err := r.cluster.PowerLog()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	power = slices.DeleteFunc(power, func(e cluster.PowerEvent) bool { return e.Time.Before(start) })
+	return facts{log: r.observer.Log().After(start), power: power, hand: byHand, limit: r.settings.limit}.violations()
 }
 
 // panics are the lines of the agents' logs in which one of them says that it died of itself.

@@ -191,9 +191,17 @@ func (g *guards) enter(k Kind, node string) (leave func(), free bool) {
 	}, true
 }
 
-// tell prints how things stand, every half minute.
+// tell prints how things stand, every half minute, and each violation of which it has not told yet. The report judges anew: an
+// event that comes late may clear what looked like one.
 func (r *run) tell(running context.Context, start time.Time) {
+	told := map[string]bool{}
 	for pause(running, 30*time.Second) {
+		for _, v := range r.violations(start) {
+			if !told[v] {
+				told[v] = true
+				r.say("VIOLATION %s", v)
+			}
+		}
 		var stand []string
 		for name, n := range r.observer.Nodes() {
 			stand = append(stand, name+" "+cmp.Or(n.Phase, "idle"))
