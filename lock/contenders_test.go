@@ -83,7 +83,7 @@ func contend(t *testing.T, slots int) {
 	if r.most.Load() > int32(slots) {
 		t.Errorf("%d nodes were inside at once", r.most.Load())
 	}
-	t.Attr("takes", fmt.Sprintf("%d, at most %d nodes inside, %d faults", takes, r.most.Load(), r.faults.Load())
+	t.Attr("takes", fmt.Sprintf("%d, at most %d nodes inside, %d faults", takes, r.most.Load(), r.faults.Load()))
 }
 
 func faulty(t *testing.T, ns, node string, seed uint64, percent int) (*line, *Slots) {
