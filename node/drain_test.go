@@ -295,6 +295,21 @@ func TestRunTiers(t *testing.T) {
 			}
 		})
 	})
+	t.Run("of two pods the one that may take longer to end is asked first", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			pods := many(2)
+			long := int64(60)
+			pods[1].Spec.TerminationGracePeriodSeconds = &long
+			w := newWorld(pods...)
+			w.latency = time.Second
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s web-01", "1s web-00"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
 	t.Run("a pod that rides through does not hold the critical ones, and stays", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(pod("green"), critical())

@@ -164,8 +164,9 @@ func (st *rota) groupFor(key string) *group {
 	return g
 }
 
-// candidates are the pods to evict of the lowest tier that is still in the way, the least asked first, and those that
-// are not ready before those that are: a budget lets them go even while it holds the others.
+// candidates are the pods to evict of the lowest tier that is still in the way, the least asked first; those that
+// are not ready before those that are, as a budget lets them go even while it holds the others; and those that may take long
+// to end before the others.
 func (st *rota) candidates() []*podState {
 	current := TierCritical
 	for _, p := range st.pods {
@@ -186,7 +187,7 @@ func (st *rota) candidates() []*podState {
 			}
 			return 1
 		}
-		return cmp.Or(cmp.Compare(a.asked, b.asked), cmp.Compare(a.name(), b.name()))
+		return cmp.Or(cmp.Compare(a.asked, b.asked), cmp.Compare(b.grace, a.grace), cmp.Compare(a.name(), b.name()))
 	})
 	return c
 }

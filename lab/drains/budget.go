@@ -27,7 +27,7 @@ func (b *bench) budgets(ctx context.Context, config *rest.Config) error {
 		return err
 	}
 	b.say("%d pods, a budget that frees one of them every %v.", budgetPods, budgetTick)
-	if err := b.fill(ctx, budgetPods); err != nil {
+	if err := b.fill(ctx, budgetPods, atOnce()); err != nil {
 		return err
 	}
 	for _, t := range both {
@@ -79,7 +79,7 @@ func (b *bench) budget(ctx context.Context, t tool) (row Budget, err error) {
 	if err := budgets.Delete(ctx, workload, metav1.DeleteOptions{}); err != nil {
 		return row, fmt.Errorf("deleting the budget: %w", err)
 	}
-	if err := b.fill(ctx, budgetPods); err != nil {
+	if err := b.fill(ctx, budgetPods, atOnce()); err != nil {
 		return row, err
 	}
 	r, err := b.requests(t, h)

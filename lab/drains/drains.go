@@ -133,12 +133,18 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	phases := []phase{
 		{"budget", func(ctx context.Context) error { return b.budgets(ctx, config) }},
 		{"webhook", func(ctx context.Context) error { return b.webhooks(ctx, config) }},
-		{"limited", func(ctx context.Context) error { return b.race(ctx, config, commandLimits(), limitedPods, 1) }},
+		{"limited", func(ctx context.Context) error { return b.race(ctx, config, commandLimits(), limitedPods, atOnce(), 1) }},
 	}
 	for _, n := range b.Pods {
-		phases = append(phases, phase{fmt.Sprintf("pods %d", n), func(ctx context.Context) error {
-			return b.race(ctx, config, agentLimits(), n, b.Rounds)
-		}})
+		race := func(e ends) phase {
+			return phase{fmt.Sprintf("pods %d %s", n, e.name), func(ctx context.Context) error {
+				return b.race(ctx, config, agentLimits(), n, e, b.Rounds)
+			}}
+		}
+		phases = append(phases, race(atOnce()))
+		if n >= manyPods {
+			phases = append(phases, race(oneByOne()))
+		}
 	}
 	for _, p := range phases {
 		if !b.Only.MatchString(p.name) {

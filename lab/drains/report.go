@@ -34,6 +34,7 @@ type Report struct {
 // Race is the same pods drained by both tools.
 type Race struct {
 	Pods    int     `json:"pods"`
+	Ends    string  `json:"ends"`   // of the pods
 	Limits  string  `json:"limits"` // of both clients
 	Rounds  int     `json:"rounds"`
 	Judged  bool    `json:"judged"`
@@ -170,9 +171,9 @@ func (r *Report) verdict() error {
 func (r *Report) show(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "\nKubernetes %s, maxPods %d, %d CPUs, load %v. Seconds above the slowest pod's own end: min / median / max.\n", r.Kubernetes, r.MaxPods, runtime.NumCPU(), r.Load)
-	fmt.Fprintln(t, "PODS\tLIMITS\tBATON s\tKUBECTL s\tRATIO\tREQUESTS BATON\tREQUESTS KUBECTL\tSLOWEST POD'S OWN END s\tGOAL\tOK")
+	fmt.Fprintln(t, "PODS\tEND\tLIMITS\tBATON s\tKUBECTL s\tRATIO\tREQUESTS BATON\tREQUESTS KUBECTL\tSLOWEST POD'S OWN END s\tGOAL\tOK")
 	for _, x := range r.Races {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%.1f\t%d\t%d\t%s, %s\t%s\t%s\n", x.Pods, x.Limits, seconds(x.Baton.Above), seconds(x.Kubectl.Above), x.Ratio,
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%.1f\t%d\t%d\t%s, %s\t%s\t%s\n", x.Pods, x.Ends, x.Limits, seconds(x.Baton.Above), seconds(x.Kubectl.Above), x.Ratio,
 			x.Baton.most(), x.Kubectl.most(), median(x.Baton.Slowest), median(x.Kubectl.Slowest), x.Goal, mark(x.Goal, x.OK))
 	}
 	if len(r.Budgets) > 0 {

@@ -45,7 +45,7 @@ func (b *bench) webhooks(ctx context.Context, config *rest.Config) (err error) {
 		return err
 	}
 	b.say("%d pods, a webhook that denies their eviction for %v.", webhookPods, webhookTime)
-	if err := b.fill(ctx, webhookPods); err != nil {
+	if err := b.fill(ctx, webhookPods, atOnce()); err != nil {
 		return err
 	}
 	w, err := b.serveWebhook(ctx)
@@ -65,7 +65,7 @@ func (b *bench) webhooks(ctx context.Context, config *rest.Config) (err error) {
 			}
 			end := h.from.Add(webhookTime)
 			w.deny(0, time.Time{})
-			if err := b.fill(ctx, webhookPods); err != nil {
+			if err := b.fill(ctx, webhookPods, atOnce()); err != nil {
 				return err
 			}
 			row := Denial{Tool: t.name, Code: int(code), Pods: webhookPods, Through: h.err == nil, After: h.to.Sub(end).Seconds()}
