@@ -178,6 +178,9 @@ func (h History) with(e Entry) History {
 	return History{Ended: e.Cycle, Cycles: append(slices.Clone(h.Cycles), e)}
 }
 
+// Downtimes are those of the proven reboots in a history.
+func Downtimes(history string) []time.Duration { return parseHistory(history).downtimes() }
+
 // downtimes are those of proven reboots.
 func (h History) downtimes() []time.Duration {
 	var all []time.Duration

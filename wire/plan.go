@@ -8,8 +8,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
+	"kubebaton.io/baton/agent"
 	"kubebaton.io/baton/config"
 	"kubebaton.io/baton/kube"
+	"kubebaton.io/baton/lock"
 	"kubebaton.io/baton/node"
 )
 
@@ -21,8 +23,8 @@ type Foresight struct {
 }
 
 // Foresee looks at the pods of a node by the rules of c, and changes nothing: evictions are only tried on. api may be an agent's
-// or a person's. A plan under drain.mode auto is that of a node whose downtimes are not known.
-func Foresee(ctx context.Context, api *rest.Config, name string, c *config.Config) (Foresight, error) {
+// or a person's; the slots are in namespace. The host is not asked: a kubelet is taken to leave the pods alone when it shuts down.
+func Foresee(ctx context.Context, api *rest.Config, name, namespace string, c *config.Config) (Foresight, error) {
 	plain, err := kube.Client(api)
 	if err != nil {
 		return Foresight{}, err
@@ -40,12 +42,21 @@ func Foresee(ctx context.Context, api *rest.Config, name string, c *config.Confi
 	if err != nil {
 		return Foresight{}, err
 	}
-	d, err := node.NewDrainer(node.DrainerConfig{Clientset: pods, Cluster: plain, Node: name})
+	slots, err := lock.New(lock.Config{Clientset: plain, Namespace: namespace, Node: name})
+	if err != nil {
+		return Foresight{}, err
+	}
+	d, err := node.NewDrainer(node.DrainerConfig{
+		Clientset: pods, Cluster: plain, Node: name,
+		OthersDown: func(ctx context.Context) ([]string, error) { return holders(ctx, slots, name) },
+	})
 	if err != nil {
 		return Foresight{}, err
 	}
 	f := Foresight{Group: g.Name}
-	if f.Plan, f.Warnings, err = d.Preflight(ctx, drainRules(c, g.Name)); err != nil {
+	rules := drainRules(c, g.Name)
+	rules.Downtimes = agent.Downtimes(n.History)
+	if f.Plan, f.Warnings, err = d.Preflight(ctx, rules); err != nil {
 		return f, fmt.Errorf("planning the drain of node %q: %w", name, err)
 	}
 	return f, nil

@@ -18,7 +18,8 @@ import (
 )
 
 const planUsage = `baton-agent plan says what a drain of a node would do with each of its pods if it began now, and what would hold it up.
-It changes nothing; whether an eviction would be admitted is asked by a dry run.
+It changes nothing; whether an eviction would be admitted is asked by a dry run. Under drain.mode auto it goes by the downtimes
+in the history of the node, and takes the kubelet to leave pods alone when the host shuts down.
 
   kubectl -n baton-system exec POD -- /baton-agent plan                          in the agent's pod, for its node
   baton-agent plan --node-name NODE --kubeconfig ~/.kube/config --config FILE    anywhere
@@ -37,6 +38,7 @@ func plan(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	file := fs.String("config", "/etc/baton-config/config.yaml", "configuration `file` whose rules hold")
 	name := fs.String("node-name", os.Getenv("NODE_NAME"), "`name` of the Node (default $NODE_NAME)")
+	namespace := fs.String("namespace", "baton-system", "`namespace` of the slot Leases")
 	kubeconfig := fs.String("kubeconfig", "", "kubeconfig `file` (default the pod's own token)")
 	fs.Usage = func() {
 		fmt.Fprint(stderr, planUsage)
@@ -61,7 +63,7 @@ func plan(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, planTime)
 	defer cancel()
-	f, err := foresee(ctx, *file, *kubeconfig, *name)
+	f, err := foresee(ctx, *file, *kubeconfig, *name, *namespace)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitFault
@@ -69,7 +71,7 @@ func plan(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return printPlan(stdout, *name, f)
 }
 
-func foresee(ctx context.Context, file, kubeconfig, name string) (wire.Foresight, error) {
+func foresee(ctx context.Context, file, kubeconfig, name, namespace string) (wire.Foresight, error) {
 	c, err := config.Load(file)
 	if err != nil {
 		return wire.Foresight{}, err
@@ -78,7 +80,7 @@ func foresee(ctx context.Context, file, kubeconfig, name string) (wire.Foresight
 	if err != nil {
 		return wire.Foresight{}, err
 	}
-	return wire.Foresee(ctx, api, name, c)
+	return wire.Foresee(ctx, api, name, namespace, c)
 }
 
 // printPlan says everything, those pods first that keep the drain from beginning, and returns the exit code.

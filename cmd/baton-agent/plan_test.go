@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 )
@@ -79,6 +81,22 @@ func TestPlan(t *testing.T) {
 	if pods, err := client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{}); err != nil || len(pods.Items) != 2 {
 		t.Errorf("%d pods after a plan, %v", len(pods.Items), err)
 	}
+	// Under mode auto the node's own history counts, and who else is down.
+	write(t, file, "apiVersion: kubebaton.io/v1alpha1\nkind: RebootConfiguration\ndrain:\n  mode: auto\n")
+	other := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name + "-other"}}
+	if _, err := client.CoreV1().Nodes().Create(t.Context(), other, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ask(exitOK, "not quick: 0 of 3 downtimes measured")
+	history := `{"cycles":[{"rebooted":true,"downtime":9000000000},{"rebooted":true,"downtime":6000000000},{"rebooted":true,"downtime":7000000000}]}`
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"kubebaton.io/history": history}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Nodes().Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ask(exitOK, "expected back within 14s")
 	args[len(args)-1] = "no-such-node"
 	ask(exitFault)
 }
