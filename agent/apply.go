@@ -104,9 +104,6 @@ func (a *Agent) tell(ctx context.Context, o Observation, e WriteNode, n Node) {
 	}
 	a.Log.Log(ctx, level, "transition", "from", t.From, "to", t.To, "reason", t.Reason, "message", t.Message)
 	a.metrics.transitions.WithLabelValues(string(t.From), string(t.To), string(t.Reason)).Inc()
-	if e.History != nil && len(e.History.Cycles) > 0 {
-		a.metrics.downtime.Set(e.History.Cycles[len(e.History.Cycles)-1].Downtime.Seconds())
-	}
 	reason := "Reboot" + string(t.To)
 	if t.To == Idle {
 		reason = "RebootFinished"
@@ -355,6 +352,7 @@ func (a *Agent) show(o Observation, d Decision) {
 	a.update(func(w *world) { w.why = d.Why })
 	a.metrics.phase(phase)
 	a.metrics.wanted(o.wish().Source != "")
+	a.metrics.last(o.History)
 	if o.RecordErr == nil {
 		a.unreadable = ""
 	} else if a.unreadable != o.Node.Record {

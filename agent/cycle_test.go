@@ -47,6 +47,25 @@ baton_transitions_total{from="Verifying",reason="healthy",to="Idle"} 1
 		}
 	})
 
+	t.Run("what the drain evicted is known when the node is back, also to the next agent", func(t *testing.T) {
+		s := newSim(t)
+		s.pods = 3
+		s.live(10*time.Minute, func() {
+			s.raise("a")
+			pass(5 * time.Minute)
+			s.with(func() { s.cut() })
+		})
+		s.settled(t, 1)
+		err := testutil.GatherAndCompare(s.metrics, strings.NewReader(`
+# HELP baton_last_evictions Pods that were evicted for the last finished cycle. The sum over the nodes is what the last rollout evicted.
+# TYPE baton_last_evictions gauge
+baton_last_evictions 3
+`), "baton_last_evictions")
+		if err != nil {
+			t.Error(err)
+		}
+	})
+
 	t.Run("a window that shuts during the drain gives the node back, and nobody reboots it in the morning", func(t *testing.T) {
 		s := newSim(t)
 		s.blocked = string(ReasonPDB)

@@ -63,7 +63,7 @@ func draining(o Observation) Decision {
 	switch {
 	case o.Drain.Empty:
 		n := r.clone()
-		n.Down, n.Deadline = o.Now, time.Time{}
+		n.Down, n.Deadline, n.Evicted = o.Now, time.Time{}, o.Drain.Evicted
 		if w := o.wish(); w.Source != "" {
 			n.setWish(w) // the reboot is for what is there now
 		}

@@ -15,6 +15,7 @@ type metrics struct {
 	required    prometheus.Gauge
 	closed      *prometheus.GaugeVec
 	downtime    prometheus.Gauge
+	evicted     prometheus.Gauge
 	errors      *prometheus.CounterVec
 	hookRuns    *prometheus.CounterVec
 	hookSeconds *prometheus.HistogramVec
@@ -37,6 +38,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		downtime: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "baton_last_downtime_seconds", Help: "From the decision to reboot to healthy, of the last finished cycle.",
 		}),
+		evicted: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "baton_last_evictions", Help: "Pods that were evicted for the last finished cycle. The sum over the nodes is what the last rollout evicted.",
+		}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "baton_errors_total", Help: "Calls to the API server or the host that failed, by what was being done.",
 		}, []string{"doing"}),
@@ -48,7 +52,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"stage"}),
 	}
 	var faults []error
-	for _, c := range []prometheus.Collector{m.inPhase, m.transitions, m.required, m.closed, m.downtime, m.errors, m.hookRuns, m.hookSeconds} {
+	for _, c := range []prometheus.Collector{m.inPhase, m.transitions, m.required, m.closed, m.downtime, m.evicted, m.errors, m.hookRuns, m.hookSeconds} {
 		if err := r.Register(c); err != nil {
 			faults = append(faults, err)
 		}
@@ -66,6 +70,14 @@ func (m *metrics) phase(is Phase) {
 			v = 1
 		}
 		m.inPhase.WithLabelValues(strings.ToLower(string(p))).Set(v)
+	}
+}
+
+// last shows the last finished cycle, whichever process finished it.
+func (m *metrics) last(h History) {
+	if n := len(h.Cycles); n > 0 {
+		m.downtime.Set(h.Cycles[n-1].Downtime.Seconds())
+		m.evicted.Set(float64(h.Cycles[n-1].Evicted))
 	}
 }
 

@@ -53,6 +53,7 @@ type Record struct {
 	Warnings  []string  `json:"warnings,omitempty"` // what would hold the drain up: other nodes go first
 	Cordoned  time.Time `json:"cordoned,omitzero"`  // Draining was entered
 	Down      time.Time `json:"down,omitzero"`      // Rebooting was entered
+	Evicted   int       `json:"evicted,omitempty"`  // pods, in the drain that emptied the node, as far as one process has seen it
 	// What the node was like before, to compare with after the reboot.
 	Pods        []string         `json:"pods,omitempty"`
 	Allocatable map[string]int64 `json:"allocatable,omitempty"`
@@ -142,6 +143,7 @@ type Entry struct {
 	Reason   string        `json:"reason,omitempty"`   // what wanted the reboot
 	Downtime time.Duration `json:"downtime,omitempty"` // Rebooting to healthy, in nanoseconds
 	Took     time.Duration `json:"took,omitempty"`     // Draining to healthy, in nanoseconds
+	Evicted  int           `json:"evicted,omitempty"`  // pods
 	Rebooted bool          `json:"rebooted,omitempty"` // proven by a new boot ID
 	// Fingerprint of the sentinel that the reboot served: the same one soon after is the same one still.
 	Fingerprint string `json:"fingerprint,omitempty"`

@@ -118,12 +118,13 @@ func device(resource string) bool { return strings.Contains(resource, "/") }
 func (o Observation) finish(e Entry, why Reason, message string) WriteNode {
 	r := o.Record
 	e.Cycle, e.At, e.Reason, e.Fingerprint, e.Rebooted = r.Cycle, o.Now.UTC(), r.Sentinel.Source, r.Sentinel.Fingerprint, true
+	e.Evicted = r.Evicted
 	w := o.end(why, message)
 	if fp := o.Sentinel.Fingerprint; o.Sentinel.Source != "" && fp == r.Sentinel.Fingerprint {
 		e.Result = ReasonSentinelSurvived
 		n := r.clone()
 		n.BootID, n.NewBootID, n.Survived, n.Yield, n.Deadline = o.Boot, "", fp, true, time.Time{}
-		n.Pods, n.Allocatable = nil, nil
+		n.Pods, n.Allocatable, n.Evicted = nil, nil, 0
 		w = o.enter(n, Waiting, ReasonSentinelSurvived,
 			"the same sentinel is there after a proven reboot: no further reboot for "+o.Sentinel.Source)
 		n.because(ReasonSentinelSurvived, w.Move.Message)

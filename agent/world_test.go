@@ -808,14 +808,15 @@ func (s simPods) Drain(ctx context.Context, _ DrainSettings, progress func(Drain
 	if err != nil {
 		return err
 	}
-	for {
+	for evicted := 0; ; {
 		s.mu.Lock()
 		left, why := s.pods, s.blocked
 		s.mu.Unlock()
 		if left == 0 {
+			progress(DrainView{Empty: true, Evicted: evicted})
 			return nil
 		}
-		progress(DrainView{Remaining: left, Reason: why, Message: "some pod"})
+		progress(DrainView{Evicted: evicted, Remaining: left, Reason: why, Message: "some pod"})
 		if err := s.request(ctx); err != nil {
 			return err
 		}
@@ -827,6 +828,7 @@ func (s simPods) Drain(ctx context.Context, _ DrainSettings, progress func(Drain
 			}); err != nil {
 				return err
 			}
+			evicted++
 		}
 		select {
 		case <-ctx.Done():

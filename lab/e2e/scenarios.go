@@ -92,6 +92,7 @@ func drains() []scenario {
 		{"a pod without a controller keeps its node waiting, and no other", false, usual, greenBlocks},
 		{"a StatefulSet's pod with a local volume comes back with its node", false, usual, localVolume},
 		{"two pods under one budget go one after the other", false, usual, pairUnderOneBudget},
+		{"each pod goes the way that the plan had told", false, settings{drain: planned}, asPlanned},
 		{"under wait the end of a pod without a controller is awaited", false, settings{drain: "unmanagedPods: wait"}, greenIsAwaited},
 		{"under ride-through it comes back with its node, the same", false, settings{drain: "unmanagedPods: ride-through"}, greenRidesThrough},
 		{"under delete it is gone", false, settings{drain: "unmanagedPods: delete"}, greenIsDeleted},
