@@ -37,6 +37,7 @@ type Report struct {
 	Lease     float64 `json:"leaseSeconds"` // between two renewals of a kubelet
 	Churn     bool    `json:"churn"`
 
+	Bare    Phase `json:"bare"`  // kubelets only, without Baton's policies
 	Quiet   Phase `json:"quiet"` // kubelets only
 	Start   Phase `json:"start"` // of all agents
 	Idle    Phase `json:"idle"`
@@ -145,6 +146,7 @@ func (r *Report) judge() {
 	add("rejected by priority and fairness", fmt.Sprintf("%.0f", r.Rejected), "0", "its defaults", judged(r.Rejected == 0))
 	add("API server and etcd, processor time a reboot", r.ServerTime().Round(time.Millisecond).String(), "",
 		"the same kubelets alone taken off", Unjudged)
+	add("API server with the policies, which watch every Lease", fmt.Sprint(r.Quiet.API), "", "without: "+fmt.Sprint(r.Bare.API), Unjudged)
 	add("heap of an agent in this process", mib(r.AgentHeap), "", "", Unjudged)
 	if r.Rollout.Marshal.Peak > 0 {
 		add("marshal: RSS at most", mib(r.Rollout.Marshal.Peak), "≤ "+mib(maxMarshal), "DaemonSet's limit 256 MiB", judged(r.Rollout.Marshal.Peak <= maxMarshal))
@@ -174,7 +176,7 @@ func (r *Report) print(w io.Writer) {
 	for _, p := range []struct {
 		name string
 		Phase
-	}{{"kubelets alone", r.Quiet}, {"agents start", r.Start}, {"agents at rest", r.Idle}, {"rollout", r.Rollout}} {
+	}{{"kubelets alone", r.Bare}, {"with the policies", r.Quiet}, {"agents start", r.Start}, {"agents at rest", r.Idle}, {"rollout", r.Rollout}} {
 		fmt.Fprintf(t, "%s\t%.0f\t%v\t%v\t%v\t%v\t%d\t%d\n", p.name, p.Seconds, p.API, p.Etcd, p.Marshal, p.Fleet, p.Kubelets, p.Agents.Total+p.Orders.Total)
 	}
 	fmt.Fprintln(t, "\nREQUESTS OF THE ROLLOUT\tAGENTS\tA REBOOT\tMARSHAL\tA REBOOT")

@@ -46,8 +46,11 @@ type server struct {
 	api, etcd int // process IDs
 }
 
-// startServer starts both, with their files in dir, and applies what of deploy gives an agent its rights. The audit log is
-// in dir, too, when no file is named for it.
+// policies are the files of deploy/base that refuse what an agent has no business to write.
+var policies = []string{"policy-node.yaml", "policy-lease.yaml", "policy-marshal.yaml"}
+
+// startServer starts both, with their files in dir, and applies what of deploy gives an agent its rights; the policies are left
+// for later. The audit log is in dir, too, when no file is named for it.
 func startServer(ctx context.Context, dir, audit, deploy string) (*server, error) {
 	s := &server{audit: cmp.Or(audit, filepath.Join(dir, "audit.log"))}
 	policy := filepath.Join(dir, "audit.yaml")
@@ -63,7 +66,7 @@ func startServer(ctx context.Context, dir, audit, deploy string) (*server, error
 		s.etcd, err = child("etcd")
 	}
 	if err == nil {
-		err = apply(ctx, s.Config, deploy, "namespace.yaml", "policy-node.yaml", "policy-lease.yaml", "policy-marshal.yaml", "rbac.yaml")
+		err = apply(ctx, s.Config, deploy, "namespace.yaml", "rbac.yaml")
 	}
 	if err != nil {
 		s.Close()
