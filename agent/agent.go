@@ -204,6 +204,7 @@ func (a *Agent) turn(ctx context.Context) (worked bool, err error) {
 	if err := a.refresh(ctx); err != nil {
 		a.beat()
 		a.failed(readingAPI, err)
+		a.housekeep(a.observe()) // the watch may have brought meanwhile what ends the drain
 		return false, err
 	}
 	o := a.observe()

@@ -95,6 +95,19 @@ func TestHazards(t *testing.T) {
 			}, nil,
 		},
 		{
+			"a hold stops the evictions, also while the slots cannot be read", 10 * time.Minute,
+			func(t *testing.T, s *sim) {
+				s.evictsNoMore(t, func() {
+					s.with(func() {
+						s.noSlots, s.unlabelled = errors.New("forbidden"), true
+						s.told()
+					})
+					pass(recheck + time.Second)
+					s.person(func() { s.node.Hold = "stop!" })
+				})
+			}, nil,
+		},
+		{
 			"a Node that is being deleted is not drained on", 10 * time.Minute,
 			func(t *testing.T, s *sim) {
 				s.evictsNoMore(t, func() { s.person(func() { s.node.Deleting = true }) })

@@ -55,6 +55,7 @@ type sim struct {
 	hung       bool                 // the bus takes calls and answers none
 	slowGates  time.Duration        // inhibitors take so long to be listed
 	mute       error                // the other rebooters cannot be asked
+	noSlots    error                // the slots that name this node cannot be listed
 	unlabelled bool                 // a person took off the label by which the slot's node finds it
 	slowList   time.Duration        // a quorum read of the slots takes so long after it has read
 	skew       atomic.Int64         // own clock minus the API server's
@@ -537,12 +538,12 @@ func (s simSlots) Named(ctx context.Context) ([]Slot, error) {
 		return nil, err
 	}
 	s.mu.Lock()
-	l := s.named()
+	l, err := s.named(), s.noSlots
 	s.mu.Unlock()
 	if s.slowList > 0 {
 		pass(s.slowList)
 	}
-	return l, nil
+	return l, err
 }
 
 // named are the slots whose label names this node. The caller holds the lock.
