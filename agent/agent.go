@@ -34,6 +34,7 @@ type Config struct {
 type Policy struct {
 	// Of returns the group of a node with these labels, "" for none, and the settings that hold for it.
 	Of       func(labels map[string]string) (group string, s Settings)
+	Has      func(group string) bool // nil: all there are
 	Schedule Schedule
 }
 
@@ -96,6 +97,7 @@ func New(c Config) (*Agent, error) {
 func (a *Agent) SetPolicy(p Policy) {
 	a.change(func(w *world) {
 		w.policy, w.windowAsked = &p, time.Time{}
+		w.policies++
 		w.gates.Until = time.Time{} // what was answered under the old rules is asked again
 	})
 }
@@ -236,7 +238,8 @@ func (a *Agent) housekeep(o Observation) {
 	if o.Exists && o.Record != nil {
 		phase, key = o.Record.Phase, fmt.Sprintf("%s/%d/%s", o.Record.Cycle, o.Record.Attempt, o.Record.NewBootID)
 	}
-	if !mayEvict(o) || a.drain.key != key {
+	rules := fmt.Sprintf("%s by %d", key, o.Policies) // other rules are another drain
+	if !mayEvict(o) || a.drain.key != rules {
 		a.drain.stop()
 		a.update(func(w *world) { w.drain = DrainView{} })
 	}
@@ -252,7 +255,7 @@ func (a *Agent) housekeep(o Observation) {
 	if phase != Rebooting {
 		a.update(func(w *world) { w.call = Call{} })
 	}
-	a.drain.next, a.pods.next = key, key
+	a.drain.next, a.pods.next = rules, key
 	_, holds := o.held()
 	a.Marshal.Stand(phase == Failed || !holds && (phase == Waiting || phase == Backoff))
 }

@@ -32,7 +32,7 @@ func mayEvict(o Observation) bool {
 	s, holds := o.held()
 	_, vetoed := veto(o, s, holds)
 	_, stopped := stops(o.closed())
-	return !vetoed && !stopped
+	return !vetoed && !stopped && !o.GroupGone
 }
 
 // draining: the node is cordoned, its pods are asked to go.
@@ -51,6 +51,8 @@ func draining(o Observation) Decision {
 	switch {
 	case o.Settings == nil:
 		return o.undo(ReasonConfig, "there is no valid configuration")
+	case o.GroupGone:
+		return o.undo(ReasonConfig, "group "+r.Group+", by whose rules the node is drained, is not in the configuration any more")
 	case o.gatesDue():
 		return do(AskGates{})
 	}

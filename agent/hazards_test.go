@@ -108,6 +108,32 @@ func TestHazards(t *testing.T) {
 			}, nil,
 		},
 		{
+			"a group that is taken out of the configuration ends its drain, whose rules nobody knows any more", 10 * time.Minute,
+			func(t *testing.T, s *sim) {
+				s.evictsNoMore(t, func() {
+					s.with(func() { s.renamed = true })
+					s.configure()
+				})
+				s.cordoned(t, false)
+			}, nil,
+		},
+		{
+			"a drain goes on by the rules of a new configuration", 30 * time.Minute,
+			func(t *testing.T, s *sim) {
+				s.with(func() { s.pods = 60 })
+				s.raise("a")
+				pass(10 * time.Second)
+				s.configure()
+				pass(10 * time.Second)
+				s.with(func() {
+					if s.drains != 2 {
+						t.Errorf("%d drains were begun", s.drains)
+					}
+				})
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1) },
+		},
+		{
 			"a Node that is being deleted is not drained on", 10 * time.Minute,
 			func(t *testing.T, s *sim) {
 				s.evictsNoMore(t, func() { s.person(func() { s.node.Deleting = true }) })

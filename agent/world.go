@@ -16,6 +16,7 @@ type world struct {
 	instance string
 	boot     string
 	policy   *Policy
+	policies int // that were in force so far
 
 	window      Window // as of windowAsked; zero: to be asked
 	windowAsked time.Time
@@ -245,7 +246,8 @@ func (a *Agent) observe() Observation {
 	}
 	if p := w.policy; p != nil {
 		group, s := p.Of(w.node.Labels)
-		o.Settings, o.Group = &s, group
+		o.Settings, o.Group, o.Policies = &s, group, w.policies
+		o.GroupGone = o.Record != nil && p.Has != nil && !p.Has(o.Record.Group)
 		o.Window = w.windowAt(now)
 	}
 	return o

@@ -46,6 +46,7 @@ type sim struct {
 	noMarshal  bool
 	hours      hours
 	metrics    *prometheus.Registry // of the last agent
+	renamed    bool                 // the configuration has another group for this node, and not the one of before
 	noPolicy   bool                 // the next agent starts without a configuration
 	drainErr   error                // of every drain
 	drains     int                  // that were begun
@@ -903,8 +904,14 @@ func (h hours) Change(t time.Time) (time.Time, bool) { return h.shut, t.Before(h
 func (s *sim) policy() Policy {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	settings := s.settings
-	return Policy{func(map[string]string) (string, Settings) { return "workers", settings }, s.hours}
+	settings, group := s.settings, "workers"
+	if s.renamed {
+		group = "pool"
+	}
+	return Policy{
+		Of:  func(map[string]string) (string, Settings) { return group, settings },
+		Has: func(name string) bool { return name == group }, Schedule: s.hours,
+	}
 }
 
 func (s *sim) record() Record {

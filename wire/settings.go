@@ -80,7 +80,10 @@ func drainSettings(d config.Drain) node.DrainSettings {
 
 // policy is the configuration as the cycle reads it.
 func policy(c *config.Config, s agent.Schedule) agent.Policy {
-	return agent.Policy{Schedule: s, Of: func(l map[string]string) (string, agent.Settings) {
+	has := func(group string) bool {
+		return slices.ContainsFunc(c.Groups, func(g config.Group) bool { return g.Name == group })
+	}
+	return agent.Policy{Schedule: s, Has: has, Of: func(l map[string]string) (string, agent.Settings) {
 		g, in := c.GroupOf(l)
 		if !in {
 			g.RebootTimeout, g.Soak, g.Drain = c.RebootTimeout, c.Verify.Soak, c.Drain

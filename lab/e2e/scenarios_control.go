@@ -96,7 +96,9 @@ func namespaceDeleted(p *play) {
 	if out, err := p.c.Command(p.ctx, "kubectl", "apply", "-k", p.Apply).CombinedOutput(); err != nil {
 		p.failf("installing Baton anew: %w\n%s", err, out)
 	}
-	p.inForce = "" // it is the one of deploy/base
+	p.inForce = "" // it is the one of deploy/base, which permits no more reboots to a node that has seen scenarios
+	p.until("the agents to run", func() (bool, error) { err := p.agentsRun(p.ctx); return err == nil, err })
+	p.must(p.configure(p.ctx, settings{}))
 	p.because(p.then(back, in(n1, observe.Verifying)), "rebooted")
 	p.home(n1, n2)
 }
