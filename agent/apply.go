@@ -257,7 +257,9 @@ func (a *Agent) startDrain(ctx context.Context, s DrainSettings) {
 			a.change(func(w *world) { w.drain = v })
 		})
 		a.jobEnded(ctx, &a.drain, evicting, err)
-		a.change(func(w *world) { w.drain.Running, w.drain.Empty = false, err == nil && ctx.Err() == nil })
+		a.change(func(w *world) {
+			w.drain.Running, w.drain.Empty, w.emptied = false, err == nil && ctx.Err() == nil, time.Now()
+		})
 	})
 }
 

@@ -23,6 +23,9 @@ func veto(o Observation, s Slot, holds bool) (Decision, bool) {
 	return Decision{}, false
 }
 
+// emptyAge is how long a node that was found empty counts as such.
+const emptyAge = 30 * time.Second
+
 // mayEvict tells whether the drain may go on at this moment. When it may not, the phase cannot always be left at once:
 // the slot and the cordon are kept while a shutdown may be coming.
 func mayEvict(o Observation) bool {
@@ -63,6 +66,8 @@ func draining(o Observation) Decision {
 		return d
 	}
 	switch {
+	case o.Drain.Empty && !o.fresh(o.Emptied, emptyAge) && !o.passed(o.Due.Deadline):
+		return do(StartDrain{o.drain()}) // the hooks took their time: pods may have come, or others of their kind gone
 	case o.Drain.Empty:
 		n := r.clone()
 		n.Down, n.Deadline, n.Evicted = o.Now, time.Time{}, o.Drain.Evicted

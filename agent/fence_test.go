@@ -83,7 +83,7 @@ func TestFence(t *testing.T) {
 	})
 	t.Run("the slot before the Node is written", func(t *testing.T) {
 		ob := o(Draining)
-		ob.Drain.Empty = true
+		ob.Drain.Empty, ob.Emptied = true, ob.Now
 		if _, ok := Step(ob).Do.(RenewSlot); !ok {
 			t.Errorf("first comes %+v", Step(ob))
 		}

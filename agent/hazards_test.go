@@ -429,7 +429,7 @@ func TestWrongBeliefs(t *testing.T) {
 		if d, ok := Step(o).Do.(StartDrain); !ok || d.Settings.Group != "workers" {
 			t.Errorf("decides %+v", Step(o))
 		}
-		o.Drain.Empty = true
+		o.Drain.Empty, o.Emptied = true, now
 		if w, ok := Step(o).Do.(WriteNode); !ok || w.Move == nil || w.Move.To != Rebooting {
 			t.Errorf("drained, it decides %+v", Step(o))
 		}

@@ -198,6 +198,21 @@ func TestHooks(t *testing.T) {
 			},
 		},
 		{
+			"pods that come while one runs before the reboot are not rebooted under", 10 * time.Minute,
+			func(s *sim) { s.hooks[PreReboot][0].takes = 2 * time.Minute },
+			func(_ *testing.T, s *sim) {
+				pass(time.Minute)
+				s.with(func() { s.pods = 2 })
+			},
+			func(t *testing.T, s *sim) {
+				s.settled(t, 1)
+				effects := slices.DeleteFunc(s.log, func(e string) bool { return e == "patch" || e == "renew" })
+				if got, want := strings.Join(effects, " "), "take hook evict evict evict hook evict evict reboot hook free"; got != want {
+					t.Errorf("effects %s, want %s", got, want)
+				}
+			},
+		},
+		{
 			"none cost nothing", 10 * time.Minute,
 			func(s *sim) { s.hooks = nil }, nil,
 			func(t *testing.T, s *sim) {

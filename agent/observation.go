@@ -43,6 +43,7 @@ type Observation struct {
 	Gates    Gates
 	Shutdown Shutdown
 	Drain    DrainView
+	Emptied  time.Time // when the drain found the node empty
 	Pods     PodsReady
 	Hooks    HookView
 	Call     Call

@@ -39,6 +39,7 @@ type world struct {
 	gates    Gates
 	shutdown Shutdown
 	drain    DrainView
+	emptied  time.Time // when a drain ended
 	pods     PodsReady
 	hooks    HookView
 	call     Call
@@ -230,7 +231,7 @@ func (a *Agent) observe() Observation {
 	o := Observation{
 		Now: now, Instance: w.instance, FreshID: rand.Text(), Boot: w.boot, Node: w.node, Exists: w.known && w.exists,
 		Sentinel: w.sentinel, SentinelKnown: w.sentinelKnown,
-		Gates: w.gates, Shutdown: w.shutdown, Drain: w.drain, Pods: w.pods, Hooks: w.hooks, Call: w.call,
+		Gates: w.gates, Shutdown: w.shutdown, Drain: w.drain, Emptied: w.emptied, Pods: w.pods, Hooks: w.hooks, Call: w.call,
 		Leading: a.Marshal.Leading(), Leaving: w.leaving, Window: Window{Open: true},
 	}
 	o.Hooks.None = a.Hooks == nil

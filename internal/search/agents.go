@@ -121,7 +121,7 @@ func (m *model) observation(s sight) agent.Observation {
 		Due:      agent.Due{Deadline: deadline, Slow: deadline, Until: t, Soaked: t},
 		Settings: &set, Group: group, Window: agent.Window{Open: true},
 		Gates: agent.Gates{At: t, Until: t.Add(soon), Preflight: true}, Shutdown: agent.Shutdown{At: t},
-		Drain: agent.DrainView{Running: true, Empty: !s.late}, Leaving: s.leaving,
+		Drain: agent.DrainView{Running: true, Empty: !s.late}, Emptied: t, Leaving: s.leaving,
 		Hooks: agent.HookView{None: true},
 	}
 	if s.node.record != 0 {
