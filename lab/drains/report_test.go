@@ -28,13 +28,13 @@ func asked(totals ...int) []Requests {
 func measured() *Report {
 	return &Report{
 		Races: []Race{
-			{Pods: 50, Rounds: 3, Judged: true, Baton: Result{Above: times(10, 400, 900), Requests: asked(52, 65, 53)}, Kubectl: Result{Above: times(1, 400, 401)}},
-			{Pods: 200, Rounds: 3, Judged: true, Baton: Result{Above: times(10, 400, 900), Requests: asked(202, 215, 203)}, Kubectl: Result{Above: times(1, 800, 801)}},
+			{Pods: 50, Rounds: 3, Want: 1, Baton: Result{Above: times(10, 400, 900), Requests: asked(52, 65, 53)}, Kubectl: Result{Above: times(1, 400, 401)}},
+			{Pods: 200, Rounds: 3, Want: 2, Baton: Result{Above: times(10, 400, 900), Requests: asked(202, 215, 203)}, Kubectl: Result{Above: times(1, 800, 801)}},
 			{Pods: 50, Rounds: 1, Baton: Result{Above: times(900), Requests: asked(99)}, Kubectl: Result{Above: times(400)}},
 		},
 		Budgets: []Budget{
-			{Tool: baton, Pods: budgetPods, Requests: Requests{Evictions: 3 * budgetPods}},
-			{Tool: kubectl, Pods: budgetPods, Requests: Requests{Evictions: 9 * budgetPods}},
+			{Tool: baton, Pods: budgetPods, Requests: Requests{Total: 3 * budgetPods}},
+			{Tool: kubectl, Pods: budgetPods, Requests: Requests{Total: 9 * budgetPods}},
 		},
 		Denials: []Denial{{Tool: baton, Code: 403, Through: true, After: 3}, {Tool: kubectl, Code: 403, After: -9.9, Error: "denied"}},
 	}
@@ -51,8 +51,8 @@ func TestVerdict(t *testing.T) {
 		{"less than twice as fast with many pods", func(r *Report) { r.Races[1].Kubectl.Above = times(1, 799, 9000) }, "missed: 200 pods: ratio 2.00"},
 		{"one drain with too many requests", func(r *Report) { r.Races[0].Baton.Requests = asked(52, 66, 53) }, "50 pods: ratio 1.00, 66 requests"},
 		{"a round that is missing", func(r *Report) { r.Races[0].Kubectl.Above = times(400, 400) }, "missed: 50 pods"},
-		{"nothing measured", func(r *Report) { r.Races = []Race{{Pods: 1, Judged: true}} }, "missed: 1 pods"},
-		{"a budget asked too often", func(r *Report) { r.Budgets[0].Requests.Evictions++ }, "missed: budget: 3.1 evictions"},
+		{"nothing measured", func(r *Report) { r.Races = []Race{{Pods: 1, Want: 1}} }, "missed: 1 pods"},
+		{"a budget asked too often", func(r *Report) { r.Budgets[0].Requests.Total++ }, "missed: budget: 3.1 requests"},
 		{"a budget under which not all pods went", func(r *Report) { r.Budgets[0].Pods-- }, "missed: budget"},
 		{"a webhook that makes it give up", func(r *Report) { r.Denials[0].Through = false }, "missed: webhook that denies with 403: gave up after 13.00 s"},
 	} {
@@ -82,5 +82,24 @@ func TestTheTablesTellWhatStandsBesideFromWhatIsJudged(t *testing.T) {
 	}
 	if got, want := strings.Join(marks, " "), "ok MISSED beside ok beside ok beside"; got != want {
 		t.Errorf("marks %q, want %q\n%s", got, want, &b)
+	}
+}
+
+func TestWanted(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		pods int
+		ends ends
+		l    limits
+		want float64
+	}{
+		{"few pods", 50, atOnce(), agentLimits(), 1},
+		{"many pods that end one after another", manyPods, oneByOne(), agentLimits(), muchFaster},
+		{"many pods that end at once", manyPods, atOnce(), agentLimits(), 1},
+		{"a client's own limits", 50, atOnce(), commandLimits(), 0},
+	} {
+		if got := wanted(tc.pods, tc.ends, tc.l); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
 	}
 }

@@ -72,7 +72,7 @@ func batonTool(config *rest.Config) (tool, error) {
 			if err != nil {
 				return err
 			}
-			return d.Run(ctx, node.DrainSettings{Timeout: drainTime}, func(node.DrainView) {})
+			return d.Run(ctx, node.DrainSettings{Timeout: drainTime, Volumes: time.Minute}, func(node.DrainView) {})
 		},
 	}, nil
 }
