@@ -57,6 +57,29 @@ const (
 	lostPart     = 0.01             // of the nodes never come back
 )
 
+// churnGroups is for a group of each kind. Hosts that never come back are borne, so that the others go on.
+const churnGroups = `
+- {name: control, nodeSelector: {matchLabels: {` + poolLabel + `: control}}, maxUnavailable: 1, maxFailed: %[1]d, after: [edge, general]}
+- {name: edge, nodeSelector: {matchLabels: {` + poolLabel + `: edge}}, maxUnavailable: %[2]s, maxFailed: %[1]d, canary: {nodes: 1, soak: 10s}}
+- {name: general, maxUnavailable: %[2]s, maxFailed: %[1]d, topologyKey: ` + corev1.LabelTopologyZone + `}`
+
+// groupOf is the group of a node of that pool.
+func (o Options) groupOf(pool string) string {
+	if !o.Churn {
+		return "general"
+	}
+	return pool
+}
+
+// limitOf is how many of the n nodes of a group may be down.
+func (o Options) limitOf(group string, n int) int {
+	if group == "control" {
+		return 1
+	}
+	l, _ := limit(o.Max, n) // was checked with the options
+	return l
+}
+
 // parallel is how many nodes are made at once.
 const parallel = 32
 
@@ -104,7 +127,7 @@ func run(ctx context.Context, o Options) (r *Report, err error) {
 		return nil, fmt.Errorf("making a directory: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	f := &fleet{Options: o, machines: map[string]*machine{}, judge: newJudge(o.Max)}
+	f := &fleet{Options: o, machines: map[string]*machine{}, judge: newJudge(o)}
 	if err := f.configure(); err != nil {
 		return nil, err
 	}
@@ -130,14 +153,11 @@ func run(ctx context.Context, o Options) (r *Report, err error) {
 
 // configure makes the agents' configuration.
 func (f *fleet) configure() error {
-	failed := 0
+	groups := fmt.Sprintf("[{name: general, maxUnavailable: %s}]", f.Max)
 	if f.Churn {
-		failed = f.Nodes
+		groups = fmt.Sprintf(churnGroups, f.Nodes, f.Max)
 	}
-	f.settingsText = fmt.Sprintf(`apiVersion: kubebaton.io/v1alpha1
-kind: RebootConfiguration
-groups: [{name: workers, maxUnavailable: %s, maxFailed: %d}]
-`, f.Max, failed)
+	f.settingsText = "apiVersion: kubebaton.io/v1alpha1\nkind: RebootConfiguration\ngroups: " + groups + "\n"
 	var err error
 	if f.settings, err = config.Parse([]byte(f.settingsText)); err != nil {
 		return fmt.Errorf("making the agents' configuration: %w", err)
@@ -196,7 +216,7 @@ func (f *fleet) measure(ctx context.Context, dir string, r *Report) error {
 	f.say("They are ready after %.1f s. At rest for %v.", r.Start.Seconds, f.Idle)
 	pause(ctx, 5*time.Second)
 	r.Idle = f.phase(func() { pause(ctx, f.Idle) })
-	if f.Binary != "" {
+	if f.Binary != "" && !f.Churn { // the marshal is killed again and again: whichever agent it is
 		pid, stop, err := f.startMarshal(ctx, dir)
 		if stop != nil {
 			defer stop()

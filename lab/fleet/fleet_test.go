@@ -121,7 +121,7 @@ func TestJudge(t *testing.T) {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "slot-workers-0"}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
 	}
 	t.Run("two nodes down are one too many for a limit of one", func(t *testing.T) {
-		j := newJudge("1")
+		j := newJudge(Options{Max: "1"})
 		j.node(node("a", "1", true, true), at)
 		j.node(node("b", "1", false, false), at)
 		if len(j.faults) != 0 || j.most != 1 {
@@ -132,8 +132,25 @@ func TestJudge(t *testing.T) {
 			t.Errorf("two are down: %v", j.faults)
 		}
 	})
+	t.Run("nodes of two groups may be down together, each group within its limit", func(t *testing.T) {
+		j := newJudge(Options{Max: "1", Churn: true})
+		of := func(pool, name string) *corev1.Node {
+			n := node(name, "1", true, true)
+			n.Labels = map[string]string{poolLabel: pool}
+			return n
+		}
+		j.node(of("edge", "a"), at)
+		j.node(of("control", "b"), at)
+		if len(j.faults) != 0 || j.most != 2 {
+			t.Errorf("one of each is down: %v", j.faults)
+		}
+		j.node(of("control", "c"), at)
+		if len(j.faults) != 1 {
+			t.Errorf("two of one are down: %v", j.faults)
+		}
+	})
 	t.Run("a host that is off is down, cordoned or not, until it is back", func(t *testing.T) {
-		j := newJudge("1")
+		j := newJudge(Options{Max: "1"})
 		j.node(node("a", "1", true, true), at)
 		j.power("a", false)
 		j.node(node("a", "1", false, true), at)
@@ -146,7 +163,7 @@ func TestJudge(t *testing.T) {
 		}
 	})
 	t.Run("a node that has left is not down", func(t *testing.T) {
-		j := newJudge("1")
+		j := newJudge(Options{Max: "1"})
 		j.node(node("a", "1", true, true), at)
 		j.deleted("a")
 		if len(j.down) != 0 {
@@ -154,7 +171,7 @@ func TestJudge(t *testing.T) {
 		}
 	})
 	t.Run("a rollout ends when all nodes are back on another boot, without record and cordon", func(t *testing.T) {
-		j := newJudge("1")
+		j := newJudge(Options{Max: "1"})
 		j.expect("a")
 		for _, n := range []*corev1.Node{node("a", "1", false, false), node("a", "2", true, true), node("a", "2", false, true)} {
 			j.node(n, at)
@@ -169,7 +186,7 @@ func TestJudge(t *testing.T) {
 	})
 	t.Run("a hand-over is from the freed slot to the next cordon, whichever watch is first", func(t *testing.T) {
 		for _, cordonFirst := range []bool{false, true} {
-			j := newJudge("1")
+			j := newJudge(Options{Max: "1"})
 			j.node(node("a", "1", false, true), at)
 			j.slot(slot("z"), at)
 			j.slot(slot(""), at.Add(time.Second))

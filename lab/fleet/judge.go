@@ -15,13 +15,14 @@ import (
 // sight is what of a Node the judge looks at.
 type sight struct {
 	first, boot string // boot ID at first sight, and now
+	group       string
 	cordoned    bool
 	cycle       bool // there is a record of a cycle
 }
 
-// judge watches the Nodes and the slots. It knows what the fleet was told to keep to, and nothing of how agents do it.
+// judge watches the Nodes and the slots. It knows nothing of how agents do it.
 type judge struct {
-	of string // the limit, see limit
+	told Options // what the fleet was told to keep to
 
 	mu       sync.Mutex
 	nodes    map[string]sight
@@ -34,8 +35,9 @@ type judge struct {
 	cordons  map[string]time.Time // by node, until its slot is known
 	handOver []time.Duration
 	down     map[string]bool
-	most     int // down at once
-	allowed  int // the largest limit so far: a node that leaves does not bring another one up
+	most     int            // down at once
+	members  map[string]int // nodes, by group
+	allowed  map[string]int // by group, the largest limit so far: a node that leaves does not bring another one up
 	events   int
 	faults   []string
 	all      chan struct{} // closed when nobody waits any more
@@ -43,9 +45,9 @@ type judge struct {
 
 const maxFaults = 20
 
-func newJudge(of string) *judge {
+func newJudge(told Options) *judge {
 	return &judge{
-		of: of, nodes: map[string]sight{}, off: map[string]bool{}, waits: map[string]bool{}, done: map[string]time.Time{},
+		told: told, members: map[string]int{}, allowed: map[string]int{}, nodes: map[string]sight{}, off: map[string]bool{}, waits: map[string]bool{}, done: map[string]time.Time{},
 		holders: map[string]string{}, freed: map[string]time.Time{}, taken: map[string]time.Time{}, cordons: map[string]time.Time{},
 		down: map[string]bool{}, all: make(chan struct{}),
 	}
@@ -108,9 +110,15 @@ func (j *judge) weigh(name string) {
 	}
 	j.down[name] = true
 	j.most = max(j.most, len(j.down))
-	if !was && len(j.down) > j.allowed && len(j.faults) < maxFaults {
-		j.faults = append(j.faults, fmt.Sprintf("%s: %s goes down, %d of %d nodes are, the limit is %d",
-			time.Now().Format(time.TimeOnly), name, len(j.down), len(j.nodes), j.allowed))
+	together := 0
+	for other := range j.down {
+		if j.nodes[other].group == n.group {
+			together++
+		}
+	}
+	if !was && together > j.allowed[n.group] && len(j.faults) < maxFaults {
+		j.faults = append(j.faults, fmt.Sprintf("%s: %s goes down, %d of the %d nodes of group %s are, the limit is %d",
+			time.Now().Format(time.TimeOnly), name, together, j.members[n.group], n.group, j.allowed[n.group]))
 	}
 }
 
@@ -119,15 +127,14 @@ func (j *judge) node(n *corev1.Node, now time.Time) {
 	defer j.mu.Unlock()
 	j.events++
 	was, known := j.nodes[n.Name]
-	is := sight{first: was.first, boot: n.Status.NodeInfo.BootID, cordoned: n.Spec.Unschedulable}
+	is := sight{first: was.first, boot: n.Status.NodeInfo.BootID, cordoned: n.Spec.Unschedulable, group: j.told.groupOf(n.Labels[poolLabel])}
 	_, is.cycle = n.Annotations["kubebaton.io/reboot"]
 	if !known {
 		is.first = is.boot
+		j.members[is.group]++
+		j.allowed[is.group] = max(j.allowed[is.group], j.told.limitOf(is.group, j.members[is.group]))
 	}
 	j.nodes[n.Name] = is
-	if l, err := limit(j.of, len(j.nodes)); err == nil {
-		j.allowed = max(j.allowed, l)
-	}
 	if is.cordoned && !was.cordoned {
 		j.cordoned(n.Name, now)
 	}
@@ -144,6 +151,9 @@ func (j *judge) deleted(name string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.events++
+	if n, known := j.nodes[name]; known {
+		j.members[n.group]--
+	}
 	delete(j.nodes, name)
 	j.weigh(name)
 }

@@ -32,10 +32,25 @@ func bootID() string {
 	return fmt.Sprintf("%s-%s-%s-%s-%s", s[:8], s[8:12], s[12:16], s[16:20], s[20:])
 }
 
+// poolLabel says to which pool of the cloud a node belongs.
+const poolLabel = "node.kubernetes.io/pool"
+
+// poolOf gives three nodes to the control plane and a fifth to the edge.
+func poolOf(i int) string {
+	switch {
+	case i < 3:
+		return "control"
+	case i%5 == 4:
+		return "edge"
+	}
+	return "general"
+}
+
 // newNode is a Node as kubelet and cloud make it: its size matters to who watches it.
 func newNode(i int, name, boot string) *corev1.Node {
 	r := mathrand.New(mathrand.NewPCG(7, uint64(i))) //nolint:gosec // names of images
 	zone := fmt.Sprintf("eu-central-1%c", 'a'+i%3)
+	pool := poolOf(i)
 	capacity := corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("16"), corev1.ResourceMemory: resource.MustParse("64862388Ki"),
 		corev1.ResourceEphemeralStorage: resource.MustParse("104845292Ki"), corev1.ResourcePods: resource.MustParse("110"),
@@ -47,7 +62,7 @@ func newNode(i int, name, boot string) *corev1.Node {
 			Labels: map[string]string{
 				corev1.LabelHostname: name, corev1.LabelArchStable: "amd64", corev1.LabelOSStable: "linux",
 				corev1.LabelInstanceTypeStable: "m6i.4xlarge", corev1.LabelTopologyZone: zone, corev1.LabelTopologyRegion: "eu-central-1",
-				"beta.kubernetes.io/arch": "amd64", "beta.kubernetes.io/os": "linux", "node.kubernetes.io/pool": "general",
+				"beta.kubernetes.io/arch": "amd64", "beta.kubernetes.io/os": "linux", poolLabel: pool,
 				"topology.ebs.csi.aws.com/zone": zone, "kubernetes.io/os-release": "debian",
 			},
 			Annotations: map[string]string{

@@ -137,7 +137,14 @@ func (r *Report) judge() {
 	add("API requests a reboot", fmt.Sprintf("%.1f", r.PerReboot()), fmt.Sprintf("≤ %d", maxRequests), "kured: 60 (3 nodes, period 10 s)",
 		judged(r.PerReboot() <= maxRequests))
 	lists := r.Rollout.Agents.By["list nodes"] + r.Idle.Agents.By["list nodes"] + r.Start.Agents.By["list nodes"]
-	add("lists of nodes by agents", fmt.Sprintf("%d", lists), "0", "", judged(lists == 0))
+	if r.Churn { // the marshals are among the agents, and each reads the nodes once
+		add("lists of nodes by agents", fmt.Sprintf("%d", lists), "", "marshals, of which each needs one", Unjudged)
+		add("marshals killed", fmt.Sprintf("%d", r.Killed), "≥ 1", fmt.Sprintf("one every %v; %d times there was none", killEvery, r.Vacant), judged(r.Killed > 0))
+		add("nodes that left, and as many that joined", fmt.Sprintf("%d", r.Left), "≥ 1", fmt.Sprintf("one every %v", churnEvery), judged(r.Left > 0))
+		add("hosts that never came back", fmt.Sprintf("%d", r.Lost), "", fmt.Sprintf("1 %% of %d", r.Nodes), Unjudged)
+	} else {
+		add("lists of nodes by agents", fmt.Sprintf("%d", lists), "0", "", judged(lists == 0))
+	}
 	add("API requests of all agents at rest", fmt.Sprintf("%.2f /s", float64(r.Idle.Agents.Total)/r.Idle.Seconds), "",
 		fmt.Sprintf("kubelets beside: %.0f /s", float64(r.Idle.Kubelets)/r.Idle.Seconds), Unjudged)
 	add("that is, an agent, with the renewal of its watches", fmt.Sprintf("%.1f an hour", r.IdlePerHour), "≤ 10 an hour", "", judged(r.IdlePerHour <= 10))
@@ -193,10 +200,6 @@ func (r *Report) print(w io.Writer) {
 	}
 	_ = t.Flush()
 	fmt.Fprintf(w, "\nrefused: agents %v, marshal %v\n", r.Rollout.Agents.Refused, r.Rollout.Orders.Refused)
-	if r.Churn {
-		fmt.Fprintf(w, "churn: %d marshals killed, %d times there was none, %d nodes left and as many joined, %d hosts never came back\n",
-			r.Killed, r.Vacant, r.Left, r.Lost)
-	}
 	if len(r.Faults) > 0 {
 		fmt.Fprintln(w, strings.Join(r.Faults, "\n"))
 	}
