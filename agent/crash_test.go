@@ -3,6 +3,7 @@ package agent
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -32,6 +33,7 @@ var cuts = []struct {
 	{"it is lost", fault{dropped: true}, false},
 	{"it lands half a minute late", fault{late: 30 * time.Second}, false},
 	{"it lands half a minute late and the agent is dead", fault{late: 30 * time.Second, cut: true}, false},
+	{"it is refused", fault{refused: true}, false},
 }
 
 // The rest of the world; each starts at the moment of the effect, and ends by calmDown at the latest. Their callers hold
@@ -70,14 +72,23 @@ var troubles = []part{
 	{"a second agent starts", func(s *sim) { s.second() }},
 	{"people uncordon the node", func(s *sim) { s.setCordon(false) }},
 	{"people cordon the node", func(s *sim) { s.setCordon(true) }},
+	{"people reboot the host in half a minute", func(s *sim) { s.plan(30 * time.Second) }},
+	{"people ask for the slot", func(s *sim) { s.slot.Release = "please"; s.slot.ResourceVersion = s.next(); s.told() }},
+	{"the brake is put on the slot", func(s *sim) { s.slot.Hold = "halted"; s.slot.ResourceVersion = s.next(); s.told() }},
+	{"a pod is not ready after the boot", func(s *sim) { s.missing = []string{"ds/a"} }},
 }
+
+// leads are by how many effects the rest of the world is ahead of the cut: so that what comes of it is cut, too.
+var leads = []int{0, 1, 3, 6}
+
+func (c crash) lead() int { return leads[(c.sentinel+c.host+c.trouble+c.cut+c.effect)%len(leads)] }
 
 func (c crash) String() string {
 	cordon := "a schedulable node"
 	if c.foreign {
 		cordon = "a node that people cordoned"
 	}
-	return fmt.Sprintf("effect %d of %s: %s, %s, %s, %s", c.effect, cordon, cuts[c.cut].name, sentinels[c.sentinel].name,
+	return fmt.Sprintf("effect %d of %s: %s; %d effects before %s, %s, %s", c.effect, cordon, cuts[c.cut].name, c.lead(), sentinels[c.sentinel].name,
 		hosts[c.host].name, troubles[c.trouble].name)
 }
 
@@ -85,24 +96,29 @@ func (c crash) String() string {
 func (c crash) run(t *testing.T) (faults []string, reached bool) {
 	s := newSim(t).withHooks()
 	s.settings.MaxReboots24h = 100
+	s.leading = (c.effect+c.cut)%2 == 0
 	if c.foreign {
 		s.setCordon(true)
 	}
+	begun := false
 	s.fault = func(n int, what string) fault {
+		if !begun && n >= c.effect-c.lead() {
+			begun = true
+			s.gap = what == "reboot" || what == "hook"
+			for _, p := range []part{sentinels[c.sentinel], hosts[c.host], troubles[c.trouble]} {
+				p.begin(s)
+			}
+		}
 		if n != c.effect || reached {
 			return fault{}
 		}
 		reached = true
-		s.gap = what == "reboot" || what == "hook"
-		for _, p := range []part{sentinels[c.sentinel], hosts[c.host], troubles[c.trouble]} {
-			p.begin(s)
-		}
 		if cuts[c.cut].power {
 			go s.rebootNow()
 		}
 		how := cuts[c.cut].fault
-		if how.late > 0 && (what == "evict" || what == "reboot" || what == "hook") {
-			how.late = 0 // these are not requests that wait on a line
+		if how.late > 0 && slices.Contains([]string{"evict", "resign", "reboot", "hook"}, what) {
+			how = fault{lost: true, cut: how.cut} // these do not wait on a line
 		}
 		return how
 	}
@@ -170,7 +186,8 @@ func crashes(t *testing.T, c crash, failed *atomic.Bool) (ran int64) {
 	for c.sentinel = range sentinels {
 		for c.host = range hosts {
 			for _, c.foreign = range []bool{false, true} {
-				for c.effect = 1; c.effect < 40; c.effect++ {
+				beyond := 0 // effects that the cycle did not come to, one after the other
+				for c.effect = 1; c.effect < 40 && beyond < len(leads); c.effect++ {
 					if !*every && !c.selected() {
 						continue
 					}
@@ -183,8 +200,10 @@ func crashes(t *testing.T, c crash, failed *atomic.Bool) (ran int64) {
 						failed.Store(true)
 					}
 					if !reached {
-						break
+						beyond++
+						continue
 					}
+					beyond = 0
 					ran++
 				}
 			}

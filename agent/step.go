@@ -187,11 +187,26 @@ func calm(o Observation, e Effect) (Decision, bool) {
 			return proveCalm(o, "keeps "+e.Slot.Name)
 		}
 	case WriteNode:
-		if e.Move != nil && (e.Move.From == Draining || e.Move.From == Rebooting) && (e.Move.To == Waiting || e.Move.To == Backoff) {
+		switch m := e.Move; {
+		case m == nil:
+		case (m.From == Draining || m.From == Rebooting) && (m.To == Waiting || m.To == Backoff):
 			return proveCalm(o, "keeps the cordon")
+		case (m.From == Verifying || m.From == Failed) && (m.To == Idle || m.To == Waiting):
+			return goesAgain(o)
 		}
 	}
 	return Decision{}, true
+}
+
+// goesAgain holds a node back that is well after its reboot, and whose host goes down again, whoever asked for it. The way
+// home needs no bus: a host that cannot be asked is taken not to go; nor is a shutdown awaited that is later than the
+// patience with the node.
+func goesAgain(o Observation) (Decision, bool) {
+	if o.passed(o.Due.Deadline) {
+		return Decision{}, true
+	}
+	d, calm := proveCalm(o, "keeps the cordon")
+	return d, calm || d.Do == nil && o.Shutdown.Err != nil
 }
 
 // claim is what this node writes on the slot that it holds.

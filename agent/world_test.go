@@ -30,9 +30,11 @@ type sim struct {
 	slot    Slot
 	boot    int
 	sent    Sentinel
-	keeps   bool // the sentinel is there again after a reboot
-	pending bool // the host is going down
-	stuck   bool // the host accepts a reboot and does not go
+	keeps   bool      // the sentinel is there again after a reboot
+	pending bool      // the host is going down
+	stuck   bool      // the host accepts a reboot and does not go
+	planned time.Time // people have planned a reboot of the host since then; zero for none
+	ended   time.Time // the last cycle
 
 	refuse     error         // what the host answers to a reboot
 	calm       error         // the host cannot be asked for a shutdown
@@ -94,8 +96,9 @@ type sim struct {
 }
 
 var (
-	errCut  = errors.New("power cut")
-	errMute = errors.New("the bus does not answer")
+	errCut     = errors.New("power cut")
+	errRefused = errors.New("too many requests")
+	errMute    = errors.New("the bus does not answer")
 )
 
 func newSim(t *testing.T) *sim {
@@ -246,6 +249,7 @@ type fault struct {
 	late    time.Duration // it takes hold so much later
 	lost    bool          // its answer does not arrive; so does that of one that is dropped or late
 	cut     bool          // the agent dies with it
+	refused bool          // it is answered with a plain no
 }
 
 // restless is how many effects no world needs.
@@ -274,6 +278,8 @@ func (l *life) at(what string, f func() error) error {
 	var err error
 	switch {
 	case how.dropped:
+	case how.refused:
+		err = errRefused
 	case how.late > 0:
 		go func() {
 			pass(how.late)
@@ -293,7 +299,7 @@ func (l *life) at(what string, f func() error) error {
 	if how.cut {
 		l.end()
 	}
-	if how != (fault{}) {
+	if how != (fault{}) && !how.refused {
 		return errCut
 	}
 	return err
@@ -339,11 +345,30 @@ func (s *sim) wants(fp string) {
 }
 
 // reboot is the power coming back: a new boot ID, and the kubelet reports it a little later.
+// goingDown tells whether the host is on its way down for all who look at it: of what people plan in the moment of a last look
+// nobody can know.
+func (s *sim) goingDown(looked time.Time) bool {
+	return s.pending && !s.stuck || !s.planned.IsZero() && s.planned.Before(looked.Add(-lastCheckAge))
+}
+
+// plan is a person's `shutdown -r`. The caller holds s.mu.
+func (s *sim) plan(in time.Duration) {
+	s.planned = time.Now()
+	go func() {
+		pass(in)
+		var still bool
+		s.with(func() { still = !s.planned.IsZero() })
+		if still {
+			s.rebootNow()
+		}
+	}()
+}
+
 func (s *sim) rebootNow() {
 	s.mu.Lock()
 	s.boot++
 	s.reboots++
-	s.pending = false
+	s.pending, s.planned = false, time.Time{}
 	s.units = map[string]*simUnit{}
 	if !s.keeps {
 		s.sent = Sentinel{}
@@ -400,7 +425,7 @@ func (s simNode) Patch(ctx context.Context, from Node, c NodeChange) (Node, erro
 			if old.Cordon != CordonBaton || s.theirs {
 				s.violated("uncordon of a cordon that is not Baton's (%s)", old.Cordon)
 			}
-			if s.pending && !s.stuck {
+			if s.goingDown(time.Now()) {
 				s.violated("uncordon while the host goes down")
 			}
 		}
@@ -429,6 +454,9 @@ func (s simNode) Patch(ctx context.Context, from Node, c NodeChange) (Node, erro
 			if from != nil {
 				*to = *from
 			}
+		}
+		if old.Phase != "" && rec.Phase == "" {
+			s.ended = time.Now()
 		}
 		set(&n.Record, c.Record)
 		set(&n.History, c.History)
@@ -500,7 +528,7 @@ type simSlots struct{ *life }
 
 // nominate is a marshal that offers the slot to every bid.
 func (s *sim) nominate() {
-	if s.noMarshal || !s.exists || s.slot.Holder != "" {
+	if s.noMarshal || !s.exists || s.slot.Holder != "" || s.slot.Hold != "" {
 		return
 	}
 	var r Record
@@ -603,13 +631,17 @@ func (s simSlots) Free(ctx context.Context, from Slot) (Slot, error) {
 	return s.write(ctx, "free", from, func(to *Slot) error {
 		var r Record
 		_ = json.Unmarshal([]byte(s.node.Record), &r)
-		if s.pending && !s.stuck && to.HolderUID == s.node.UID {
+		looked := time.Now()
+		if r.Phase == "" {
+			looked = s.ended
+		}
+		if s.goingDown(looked) {
 			s.violated("slot freed while the host goes down")
 		}
 		if r.Cordon == CordonBaton && s.node.Unschedulable {
 			s.violated("slot freed while the node is cordoned by Baton")
 		}
-		*to = Slot{Name: to.Name, Group: to.Group}
+		*to = Slot{Name: to.Name, Group: to.Group, Hold: to.Hold}
 		return nil
 	})
 }
@@ -698,7 +730,7 @@ func (s simHost) Shutdown(ctx context.Context) (string, error) {
 	if s.calm != nil {
 		return "", s.calm
 	}
-	if s.pending && !s.stuck {
+	if s.pending && !s.stuck || !s.planned.IsZero() {
 		return "reboot.target is queued", nil
 	}
 	return "", nil
@@ -788,7 +820,7 @@ func (s simHost) Reboot(context.Context) error {
 type simPods struct{ *life }
 
 func (s simPods) Look(ctx context.Context, _ DrainSettings, preflight bool) (Outlook, error) {
-	if err := ctx.Err(); err != nil {
+	if err := s.request(ctx); err != nil {
 		return Outlook{}, err
 	}
 	s.mu.Lock()
@@ -841,11 +873,19 @@ func (s simPods) Drain(ctx context.Context, _ DrainSettings, progress func(Drain
 }
 
 func (s simPods) AwaitReady(ctx context.Context, _ []string, missing func([]string)) error {
-	s.mu.Lock()
-	m := s.missing
-	s.mu.Unlock()
-	missing(m)
-	<-ctx.Done()
+	var told []string
+	for first := true; ctx.Err() == nil; first = false {
+		var m []string
+		s.with(func() { m = s.missing })
+		if first || !slices.Equal(m, told) {
+			told = m
+			missing(m)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Second):
+		}
+	}
 	return ctx.Err()
 }
 
@@ -872,7 +912,7 @@ func (s simMarshal) Leading() bool {
 
 func (s simMarshal) Resign(context.Context) error {
 	return s.outcome(s.at("resign", func() error {
-		if s.node.Unschedulable {
+		if s.recordLocked().Phase == Draining {
 			s.violated("resigns after the cordon")
 		}
 		s.leading = false
@@ -880,7 +920,10 @@ func (s simMarshal) Resign(context.Context) error {
 	}))
 }
 
-func (s simMarshal) Paused(context.Context, string) (string, error) {
+func (s simMarshal) Paused(ctx context.Context, _ string) (string, error) {
+	if err := s.request(ctx); err != nil {
+		return "", err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.paused, nil
@@ -962,7 +1005,12 @@ func (s *sim) calmDown() {
 		s.stuck, s.pending = false, false
 	}
 	s.refuse, s.calm, s.slow, s.hours, s.noPolicy = nil, nil, 0, hours{}, false
-	s.goesAfter = time.Second
+	s.goesAfter, s.missing = time.Second, nil
+	if s.slot.Hold != "" {
+		s.slot.Hold, s.slot.ResourceVersion = "", s.next()
+		s.told()
+		s.nominate()
+	}
 	if !s.exists {
 		s.register()
 	}
@@ -975,7 +1023,7 @@ func (s *sim) quiet() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case !s.exists || s.pending || s.slot.Holder != "":
+	case !s.exists || s.pending || !s.planned.IsZero() || s.slot.Holder != "":
 		return false
 	case s.node.Record == "":
 		return s.sent.Source == ""
