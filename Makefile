@@ -43,7 +43,8 @@ bench-fleet: build ## a rollout over N=1000 simulated nodes, real agents and API
 		$(if $(MAX),--max $(MAX)) $(if $(SEED),--seed $(SEED)) $(if $(CHURN),--churn) $(ARGS) $(OUTFLAG)
 
 mutants: ## break every promise once and see the named test fail; ONLY=REGEX
-	KUBEBUILDER_ASSETS=$$($(LAB) build --tier api) go run ./internal/mutants $(if $(ONLY),--only '$(ONLY)')
+	@KUBEBUILDER_ASSETS=$$($(LAB) build --tier api); export KUBEBUILDER_ASSETS; \
+	go run ./internal/mutants $(if $(ONLY),--only '$(ONLY)')
 
 lab-up: ## a cluster of N=3 real nodes (root)
 	$(LAB) up --nodes $(N)
@@ -73,7 +74,8 @@ vulncheck: ## known vulnerabilities in what is called (asks vuln.go.dev)
 	go run $(GOVULNCHECK) ./...
 
 docs: ## write the generated parts of docs/ anew
-	KUBEBUILDER_ASSETS=$$($(LAB) build --tier api) go test ./agent ./config ./node -update
+	@KUBEBUILDER_ASSETS=$$($(LAB) build --tier api); export KUBEBUILDER_ASSETS; \
+	go test ./agent ./config ./node -update
 
 $(GOLANGCI):
 	GOBIN=$(TOOLS)/new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)

@@ -150,6 +150,80 @@ func TestHazards(t *testing.T) {
 			func(t *testing.T, s *sim) { s.rebooted(t, 1) },
 		},
 		{
+			"a soak begins anew with another boot", time.Hour,
+			func(t *testing.T, s *sim) {
+				s.settings.Soak = 5 * time.Minute
+				s.raise("a")
+				pass(3 * time.Minute)
+				if r := s.record(); r.Phase != Verifying || r.Healthy.IsZero() {
+					t.Errorf("it does not soak: %+v", r)
+				}
+				s.rebootNow()
+				pass(4 * time.Minute)
+				if r := s.record(); r.Phase != Verifying {
+					t.Errorf("it is over in phase %q", r.Phase)
+				}
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 2) },
+		},
+		{
+			"a slot that is to be freed is kept while people take the host down", time.Hour,
+			func(t *testing.T, s *sim) {
+				s.with(func() {
+					s.pods = 60
+					s.fault = func(_ int, what string) fault {
+						if what != "free" {
+							return fault{}
+						}
+						s.fault = nil
+						s.plan(20 * time.Minute)
+						return fault{dropped: true, cut: true}
+					}
+				})
+				s.raise("a")
+				pass(10 * time.Second)
+				s.person(func() { s.node.Hold = "wait" })
+				pass(10 * time.Minute)
+				if _, sl, _ := s.state(); sl.Holder != "n1" {
+					t.Errorf("slot %+v while a shutdown is coming", sl)
+				}
+			},
+			func(t *testing.T, s *sim) { s.rebooted(t, 1) },
+		},
+		{
+			"a delay outlives the agent, and is no longer for it", time.Hour,
+			func(t *testing.T, s *sim) {
+				s.with(func() { s.settings.BackoffInitial, s.refuse = 10*time.Minute, ErrInhibited })
+				s.raise("a")
+				pass(30 * time.Second)
+				s.with(func() { s.refuse = nil; s.cut() })
+				pass(9 * time.Minute)
+				if r := s.record(); r.Phase != Backoff {
+					t.Errorf("phase %q before the delay is over", r.Phase)
+				}
+				pass(2 * time.Minute)
+				if r := s.record(); r.Phase == Backoff {
+					t.Error("the delay is not over")
+				}
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1) },
+		},
+		{
+			"a node that failed has failed for the next agent, too", 3 * time.Hour,
+			func(t *testing.T, s *sim) {
+				s.with(func() { s.missing = []string{"ds/a"} })
+				s.raise("a")
+				pass(time.Hour)
+				s.with(s.cut)
+				pass(10 * time.Minute)
+				if n, _, _ := s.state(); s.record().Phase != Failed || !n.Unschedulable {
+					t.Errorf("phase %q, cordoned %t", s.record().Phase, n.Unschedulable)
+				}
+				s.with(func() { s.missing = nil })
+			},
+			func(t *testing.T, s *sim) { s.settled(t, 1) },
+		},
+		{
 			"a request is served once, also by a node that failed", 3 * time.Hour,
 			func(_ *testing.T, s *sim) {
 				s.with(func() { s.missing = []string{"ds/a"} })
@@ -409,6 +483,13 @@ func TestWrongBeliefs(t *testing.T) {
 			Gates: Gates{At: now, Until: now.Add(time.Minute), Preflight: true}, Shutdown: Shutdown{At: now}, Hooks: HookView{None: true},
 		}
 	}
+	t.Run("what was healthy on another boot soaks anew", func(t *testing.T) {
+		o := base()
+		o.Record.Phase, o.Record.BootID, o.Record.NewBootID, o.Record.Healthy = Verifying, "b0", "b1", now.Add(-time.Hour)
+		if w, ok := Step(o).Do.(WriteNode); !ok || w.Record.NewBootID != "b2" || !w.Record.Healthy.IsZero() {
+			t.Errorf("decides %+v", Step(o))
+		}
+	})
 	t.Run("a label that moves the node to another group gives back what the group before has offered, or has let it take", func(t *testing.T) {
 		o := base()
 		o.Record.Group, o.Group = "big", "big" // the bid is made anew
