@@ -58,6 +58,9 @@ var rulesOn = []struct {
 	{2, 1, 1, "crash=1,mute=1,refuse=1", 0},
 	{2, 1, 1, "sick=1,survive=1,late=1,ack=1", 0},
 	{2, 1, 1, "lose=1,update=1,ack=1", 0},
+	{2, 1, 1, "lose=1,refuse=1,late=1", 0},
+	{2, 1, 1, "lose=1,mute=1,refuse=1", 0},
+	{2, 1, 1, "crash=1,lose=1,sick=1,late=1", 0},
 	{2, 1, 1, "crash=1,strip=1", 0},
 	{2, 1, 1, "lose=1,cordon=1,uncordon=1", 0},
 	{2, 1, 1, "late=1,hold=1,clear=1", 0},
@@ -66,6 +69,7 @@ var rulesOn = []struct {
 	{2, 2, 1, "lose=1,remove=1", 0},
 	{3, 2, 1, "crash=1,lose=1", 0},
 	{3, 1, 2, "lose=1,lag=1", 0},
+	{3, 1, 2, "crash=1,lag=1,delete=1", 0},
 	{3, 1, 2, "crash=1,lose=1,stall=1,lag=1,delete=1", 30_000},
 }
 
