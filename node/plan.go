@@ -126,14 +126,21 @@ func planPod(pod *corev1.Pod, p Policy, f Facts, how stance) PodPlan {
 	return pp
 }
 
-// judge is the answer of the first filter that decides about the pod.
+// judge is the answer of the first filter that decides about the pod. An eviction is decided at once only by those who know the pod;
+// with all other filters it means no objection, and a later one may have one.
 func judge(pod *corev1.Pod, p Policy, f Facts) verdict {
+	var evict verdict // by the first filter that has no objection
 	for _, decide := range filters() {
-		if v, ok := decide(pod, p, f); ok {
+		v, ok := decide(pod, p, f)
+		switch {
+		case !ok:
+		case v.told || v.decision != DecisionEvict:
 			return v
+		default:
+			evict = cmp.Or(evict, v)
 		}
 	}
-	return verdict{}
+	return evict
 }
 
 func tier(p *corev1.Pod) int {
@@ -155,7 +162,7 @@ type verdict struct {
 // filter decides about a pod, or leaves it to those after it.
 type filter func(*corev1.Pod, Policy, Facts) (verdict, bool)
 
-// filters are asked in this order; the first that decides ends it.
+// filters are asked in this order; see judge.
 func filters() []filter {
 	return []filter{
 		// What is over needs no end, even if it belongs to somebody.
@@ -292,6 +299,9 @@ func emptyDir(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 
 func controlled(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
 	owner := metav1.GetControllerOf(p)
+	if owner == nil {
+		return verdict{}, false
+	}
 	return verdict{decision: DecisionEvict, reason: ReasonController, message: fmt.Sprintf("%s %s re-creates it elsewhere", owner.Kind, owner.Name)}, true
 }
 

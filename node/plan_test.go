@@ -93,7 +93,8 @@ func chapters() map[string][]planCase {
 		"7 What its owner says":      ownersCases(),
 		"8 What the operator says":   rulesCases(),
 		"9 What comes last":          tierCases(),
-		"A The mode of the drain":    modeCases(),
+		"A Several at once":          severalCases(),
+		"B The mode of the drain":    modeCases(),
 	}
 }
 
@@ -299,6 +300,62 @@ func rulesCases() []planCase {
 		{"a DaemonSet's pod is left alone whatever rules say", pod("a", ownedBy("DaemonSet", "proxy")), Policy{Rules: []Rule{{Do: DoEvict}}}, Facts{}, PodPlan{
 			Owner: "DaemonSet/proxy", Decision: DecisionIgnore, Reason: ReasonDaemonSet, Message: "a DaemonSet keeps it on this node", Impact: ImpactNone,
 		}},
+	}
+}
+
+func severalCases() []planCase {
+	spared := annotatedWith(AnnotationDoNotDisrupt, "true")
+	const says = `it says karpenter.sh/do-not-disrupt: "true"`
+	local := Facts{Bound: map[string]string{"uid-a": "pv-7"}}
+	task := func(edits ...func(*corev1.Pod)) *corev1.Pod {
+		return pod("a", append([]func(*corev1.Pod){ownedBy("Job", "report")}, edits...)...)
+	}
+	plan := func(owner, decision, reason, message, impact string) PodPlan {
+		return PodPlan{Owner: owner, Decision: decision, Reason: reason, Message: message, Impact: impact}
+	}
+	return []planCase{
+		{
+			"what its owner says to others may be overridden, and it is not lost for that", pod("a", spared),
+			Policy{Annotated: DoEvict},
+			Facts{},
+			plan("", DecisionBlock, ReasonUnmanagedPod, "it has no controller: an eviction would delete it for good", ImpactNone),
+		},
+		{
+			"unless that setting says so too", pod("a", spared),
+			Policy{Annotated: DoEvict, Unmanaged: DoEvict},
+			Facts{},
+			plan("", DecisionEvict, ReasonPodAnnotation, says, ImpactLost),
+		},
+		{
+			"a Job's pod is awaited, also with a volume on this node", task(),
+			Policy{Jobs: DoWait},
+			local,
+			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report", ImpactUntilEnd),
+		},
+		{
+			"a pod with a volume on this node and data in an emptyDir blocks, if one of both does", pod("a", ownedBy("StatefulSet", "db"), onDisk("")),
+			Policy{EmptyDir: DoBlock},
+			local,
+			plan("StatefulSet/db", DecisionBlock, ReasonEmptyDir, "it keeps data in the emptyDir data", ImpactNone),
+		},
+		{
+			"and so does a Job's pod with data in an emptyDir", task(onDisk("")),
+			Policy{EmptyDir: DoBlock},
+			Facts{},
+			plan("Job/report", DecisionBlock, ReasonEmptyDir, "it keeps data in the emptyDir data", ImpactNone),
+		},
+		{
+			"of two objections the first decides", task(onDisk("")),
+			Policy{Jobs: DoWait, EmptyDir: DoBlock},
+			Facts{},
+			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report", ImpactUntilEnd),
+		},
+		{
+			"nobody objects: the first that has something to say is the reason", task(onDisk("")),
+			Policy{},
+			local,
+			plan("Job/report", DecisionEvict, ReasonLocalVolume, "its volume pv-7 binds it to this node", ImpactDowntime),
+		},
 	}
 }
 
