@@ -215,7 +215,8 @@ func terminating(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
 // annotated is the word of the pod's owner to Baton.
 func annotated(p *corev1.Pod, _ Policy, f Facts) (verdict, bool) {
 	do, ok := p.Annotations[AnnotationEviction]
-	v := as(p, f, do, ReasonPodAnnotation, "its annotation "+AnnotationEviction+" says "+do)
+	// He may know better than the downtimes how long the pod may be away.
+	v := bearing(do, ReasonPodAnnotation, "its annotation "+AnnotationEviction+" says "+do, lostByReboot(p, f))
 	v.told = true
 	return v, ok
 }
@@ -314,9 +315,14 @@ func known(do string) string {
 
 // as is what a policy wants, as far as the pod can bear it.
 func as(p *corev1.Pod, f Facts, do, reason, message string) verdict {
+	return bearing(do, reason, message, cmp.Or(lostByReboot(p, f), lostMeanwhile(p, f)))
+}
+
+// bearing is what is wanted, unless it is to ride through and something would make the pod lost.
+func bearing(do, reason, message, lost string) verdict {
 	decision := known(do) // the words are the same
-	if why := lostByReboot(p, f); decision == DecisionRideThrough && why != "" {
-		decision, message = DecisionBlock, message+": it cannot ride through, as "+why
+	if decision == DecisionRideThrough && lost != "" {
+		decision, message = DecisionBlock, message+": it cannot ride through, as "+lost
 	}
 	return verdict{decision: decision, reason: reason, message: message}
 }
@@ -407,6 +413,19 @@ func lostByReboot(p *corev1.Pod, f Facts) string {
 		if name := device(c.Resources); name != "" {
 			return fmt.Sprintf("it holds %s, which the kubelet rejects while the device plugin is not up yet", name)
 		}
+	}
+	return ""
+}
+
+// lostMeanwhile says why a pod that nobody re-creates would be deleted while its node is away; "" when it would not, or when that
+// is not known.
+func lostMeanwhile(p *corev1.Pod, f Facts) string {
+	if len(f.Downtimes) == 0 || metav1.GetControllerOf(p) != nil {
+		return ""
+	}
+	t := tolerated(p)
+	if expected, expects := expect(f.Downtimes); t <= expected {
+		return fmt.Sprintf("the cluster deletes it after %s without its node, which is %s", t, expects)
 	}
 	return ""
 }
