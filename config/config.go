@@ -122,7 +122,7 @@ type Drain struct {
 type DrainRule struct {
 	Namespaces  []string             `json:"namespaces,omitempty"` // none: every
 	PodSelector metav1.LabelSelector `json:"podSelector"`          // empty: every pod
-	Do          string               `json:"do"`
+	Do          string               `json:"do"`                   // or Delete
 }
 
 // LoadBalancers says how the load balancers of a cloud are kept from sending to a node that is emptied.

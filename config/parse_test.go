@@ -46,7 +46,7 @@ groups:
   after: [rest]
   topologyKey: topology.kubernetes.io/zone
   canary: {nodes: 2}
-  drain: {mode: never, rules: [{namespaces: [ci], do: evict}]}
+  drain: {mode: never, rules: [{namespaces: [ci], do: delete}]}
 - name: rest
   nodeSelectors: [{matchLabels: {pool: gpu}}, {matchExpressions: [{key: pool, operator: DoesNotExist}]}]
   canary: {}
@@ -86,7 +86,7 @@ func fullConfig() *Config {
 		LoadBalancers: LoadBalancers{Exclude: true, Wait: Duration(20 * time.Second)},
 	}
 	gpu := drain
-	gpu.Mode, gpu.Rules = Never, []DrainRule{{Namespaces: []string{"ci"}, Do: Evict}}
+	gpu.Mode, gpu.Rules = Never, []DrainRule{{Namespaces: []string{"ci"}, Do: Delete}}
 	return &Config{
 		APIVersion: APIVersion, Kind: Kind,
 		Sentinels:    Sentinels{Files: []string{"/run/reboot-required", "/var/run/other"}, RecheckInterval: minutes(2)},
@@ -295,8 +295,8 @@ groups:
 			`groups[0].drain.mode: "sometimes": must be always or auto or never`,
 			`groups[0].drain.jobs: "delete": must be evict or wait or ride-through or block`,
 			`groups[2].drain.loadBalancers.exclude: 1: must be true or false, without quotes`,
-			`drain.rules[1].do: "sleep": must be evict or wait or ride-through or block`,
-			`drain.rules[3].do: must be set to evict, wait, ride-through, block`,
+			`drain.rules[1].do: "sleep": must be evict or wait or ride-through or block or delete`,
+			`drain.rules[3].do: must be set to evict, wait, ride-through, block, delete`,
 			`drain.minPodAge: "5m": must be less than drain.timeout, 5m`,
 			`drain.rules[0]: must name namespaces, or labels in podSelector: it would match every pod`,
 			`drain.rules[1].namespaces[0]: "A": must be the name of a namespace`,

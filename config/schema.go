@@ -153,7 +153,7 @@ func drainFields(path string) []Field {
 		{Path: path + ".rules[].namespaces[]", kind: text, low: 1, high: 63},
 		{Path: path + ".rules[].podSelector", kind: object, Default: "every pod", About: "A label selector, as in a Deployment."},
 	}, selectorFields(path+".rules[].podSelector"), []Field{
-		{Path: path + ".rules[].do", kind: choice, values: do, Required: true, About: "What becomes of it. evict: it is evicted, by the Eviction API, whether or not it has a controller; the others as above."},
+		{Path: path + ".rules[].do", kind: choice, values: append(slices.Clone(do), Delete), Required: true, About: "What becomes of it. evict: it is evicted, by the Eviction API; a pod without a controller is left to all of the above, of which unmanagedPods is one. delete: it is evicted whether or not it has a controller. The others as above."},
 		{Path: path + ".loadBalancers", kind: object, About: "How the load balancers of a cloud are kept from sending to a node that is emptied."},
 		{Path: path + ".loadBalancers.exclude", kind: boolean, About: "Whether the node has the label node.kubernetes.io/exclude-from-external-load-balancers from its cordon until it is back. A label that was there before stays."},
 		span(path+".loadBalancers.wait", 0, time.Hour, "How long after the label the first pod is evicted: the time that the load balancer needs. Shorter than timeout."),

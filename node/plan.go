@@ -226,7 +226,15 @@ func ruled(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 	if i < 0 {
 		return verdict{}, false
 	}
-	v := as(p, f, pol.Rules[i].Do, ReasonRule, "a rule of the configuration says "+pol.Rules[i].Do)
+	do := pol.Rules[i].Do
+	message := "a rule of the configuration says " + do
+	switch {
+	case do == DoDelete:
+		do = DoEvict
+	case do == DoEvict && metav1.GetControllerOf(p) == nil: // it would be lost, and for that there is a word of its own
+		return verdict{}, false
+	}
+	v := as(p, f, do, ReasonRule, message)
 	v.told = true
 	return v, true
 }

@@ -320,6 +320,24 @@ func rulesCases() []planCase {
 			Facts{},
 			PodPlan{Decision: DecisionRideThrough, Reason: ReasonRule, Message: "a rule of the configuration says ride-through", Impact: ImpactDowntime},
 		},
+		{
+			"a rule that says evict does not delete a pod without a controller", pod("a"),
+			Policy{Rules: []Rule{{Do: DoEvict}}},
+			Facts{},
+			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: an eviction would delete it for good", Impact: ImpactNone},
+		},
+		{
+			"one that says delete does", pod("a"),
+			Policy{Rules: []Rule{{Do: DoDelete}}},
+			Facts{},
+			PodPlan{Decision: DecisionEvict, Reason: ReasonRule, Message: "a rule of the configuration says delete", Impact: ImpactLost},
+		},
+		{
+			"and evicts what has one, as one that says evict does", web(onDisk("")),
+			Policy{EmptyDir: DoBlock, Rules: []Rule{{Do: DoDelete}}},
+			Facts{},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonRule, Message: "a rule of the configuration says delete", Impact: ImpactMoved},
+		},
 		{"a DaemonSet's pod is left alone whatever rules say", pod("a", ownedBy("DaemonSet", "proxy")), Policy{Rules: []Rule{{Do: DoEvict}}}, Facts{}, PodPlan{
 			Owner: "DaemonSet/proxy", Decision: DecisionIgnore, Reason: ReasonDaemonSet, Message: "a DaemonSet keeps it on this node", Impact: ImpactNone,
 		}},
