@@ -340,6 +340,48 @@ func TestRunTiers(t *testing.T) {
 			}
 		})
 	})
+	t.Run("while the end of a pod is awaited that nobody knows, none is evicted, of whatever tier", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(append(many(2), critical(), web(says(DoWait)))...)
+			time.AfterFunc(5*time.Minute, func() { w.change(func() { delete(w.pods, "a") }) })
+			if err := w.drain(t, time.Hour, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"5m0s web-00", "5m0s web-01", "5m0s dns"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+	t.Run("a drain that a pod keeps from ending evicts nobody, and one that comes meanwhile ends the evictions", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(3)...)
+			w.latency = time.Second
+			time.AfterFunc(500*time.Millisecond, func() { w.change(func() { w.pods["green"] = pod("green") }) })
+			if err := w.drain(t, time.Minute, DrainSettings{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("got %v", err)
+			}
+			want := DrainView{
+				Running: true, Evicted: 1, Remaining: 3, Reason: ReasonUnmanagedPod,
+				Message: "shop/green: it has no controller: an eviction would delete it for good; waiting for shop/web-01, shop/web-02",
+			}
+			if diff := cmp.Diff([]string{"0s web-00"}, w.asked); diff != "" || w.last() != want {
+				t.Errorf("%s%+v", diff, w.last())
+			}
+		})
+	})
+	t.Run("a pod that is awaited for a time, or that ends already, holds no other", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(append(many(1), pod("job", ownedBy("Job", "report")), pod("ends", ending))...)
+			time.AfterFunc(20*time.Minute, func() { w.change(func() { delete(w.pods, "ends") }) })
+			s := DrainSettings{Policy: Policy{Jobs: DoWait, JobsFor: 10 * time.Minute}}
+			if err := w.drain(t, time.Hour, s); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s web-00", "10m0s job"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
 	t.Run("a pod that blocks and appears during the drain holds it, and is not touched", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(pod("green"))
