@@ -112,7 +112,8 @@ func (d *Drainer) Plan(ctx context.Context, s DrainSettings) (DrainPlan, error) 
 	if err != nil {
 		return DrainPlan{}, err
 	}
-	return Plan(pods, s.Policy, d.facts(ctx, pods, s)), nil
+	f, _ := d.facts(ctx, pods, s) // the plan says where it goes by what is not known
+	return Plan(pods, s.Policy, f), nil
 }
 
 // Outlook is what a drain would meet if it began now.
@@ -133,7 +134,8 @@ func (d *Drainer) Look(ctx context.Context, s DrainSettings, preflight bool) (Ou
 	if preflight {
 		facts = d.facts // the mode of a drain blocks none, and is worth asking for only when there is to be one
 	}
-	plan := Plan(pods, s.Policy, facts(ctx, pods, s))
+	f, _ := facts(ctx, pods, s) // as in Plan
+	plan := Plan(pods, s.Policy, f)
 	var o Outlook
 	o.Reason, o.Message = blocked(plan.Pods)
 	if i := slices.IndexFunc(pods, kured); i >= 0 {
@@ -178,7 +180,8 @@ func blocked(plans []PodPlan) (reason, message string) {
 
 // Run evicts what the plan says and returns nil when nothing is in the way any more: when every pod that is not ignored
 // and does not ride through has ended, and its volumes are off the node or have been awaited for long enough. It gives up on
-// no pod; ctx or the timeout of s ends it, with the context's error. progress is called, from this goroutine, whenever
+// no pod; ctx or the timeout of s ends it, with the context's error. When the host cannot be asked whether pods outlive its reboot it
+// returns that error, before it evicts what might have stayed; it is meant to be called again. progress is called, from this goroutine, whenever
 // something has changed.
 func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainView)) error {
 	if s.Timeout > 0 {
@@ -205,7 +208,7 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 	var still string    // those that were on the node then
 	err := d.run(ctx, effects{
 		snapshots: snapshots,
-		facts:     func(ctx context.Context, pods []*corev1.Pod) Facts { return d.facts(ctx, pods, s) },
+		facts:     func(ctx context.Context, pods []*corev1.Pod) (Facts, error) { return d.facts(ctx, pods, s) },
 		volumes:   d.bound,
 		evict:     func(ctx context.Context, p PodPlan) error { return d.evict(ctx, p, s.Grace) },
 		confirm:   func(ctx context.Context) ([]*corev1.Pod, error) { return listPods(ctx, d.clientset, d.node) },
@@ -276,7 +279,7 @@ func (d *Drainer) post(e *policyv1.Eviction) *rest.Request {
 // effects are what a run acts through.
 type effects struct {
 	snapshots <-chan []*corev1.Pod // all pods of the node, after each change
-	facts     func(context.Context, []*corev1.Pod) Facts
+	facts     func(context.Context, []*corev1.Pod) (Facts, error)
 	volumes   func(context.Context, []*corev1.Pod) (bound, unread map[string]string) // of facts, for pods that are new
 	evict     func(context.Context, PodPlan) error
 	confirm   func(context.Context) ([]*corev1.Pod, error) // what a snapshot shows, asked for
@@ -306,7 +309,11 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case pods := <-e.snapshots:
-			st.observe(pods, e.know(ctx, st, pods), time.Now())
+			f, err := e.know(ctx, st, pods)
+			if err != nil {
+				return err
+			}
+			st.observe(pods, f, time.Now())
 		case r := <-replies:
 			a := classify(r.err)
 			d.metrics.evictions.WithLabelValues(a.result).Inc()
@@ -339,17 +346,17 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 }
 
 // know asks for everything at the first look, and later only about pods that are new.
-func (e effects) know(ctx context.Context, st *rota, pods []*corev1.Pod) Facts {
+func (e effects) know(ctx context.Context, st *rota, pods []*corev1.Pod) (Facts, error) {
 	if !st.seen {
 		return e.facts(ctx, pods)
 	}
 	f := st.facts
 	f.Bound, f.Unread = e.volumes(ctx, pods)
-	return f
+	return f, nil
 }
 
 // settle asks the API server whether the node is as empty as the watch shows, and waits for the volumes of the pods that have
-// gone. As a pod may have come meanwhile, it asks once more then. Its error is that of ctx.
+// gone. As a pod may have come meanwhile, it asks once more then. Its error is that of ctx, or of the host that cannot be asked.
 func (d *Drainer) settle(ctx context.Context, e effects, st *rota) error {
 	for again := true; again; {
 		pods, err := e.confirm(ctx)
@@ -357,7 +364,11 @@ func (d *Drainer) settle(ctx context.Context, e effects, st *rota) error {
 		case err != nil:
 			d.log.Warn("confirming that the node is empty", "node", d.node, "error", err)
 		case st.how.stay && st.policy.Mode == ModeAuto:
-			st.lastLook(pods, e.facts(ctx, pods), time.Now())
+			f, err := e.facts(ctx, pods)
+			if err != nil {
+				return err
+			}
+			st.lastLook(pods, f, time.Now())
 		}
 		if !st.confirmed(pods, err, time.Now()) {
 			return nil

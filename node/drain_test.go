@@ -35,8 +35,9 @@ type world struct {
 	latency   time.Duration                 // of an eviction
 	confirm   func() ([]*corev1.Pod, error) // nil: no pod is left
 	facts     Facts
-	left      string      // volumes
-	detach    func() bool // called when volumes are awaited; tells that it took time
+	host      func() error // nil: it can be asked
+	left      string       // volumes
+	detach    func() bool  // called when volumes are awaited; tells that it took time
 	views     []DrainView
 	unusual   func(context.Context) error // in place of an answer
 }
@@ -104,6 +105,13 @@ func (w *world) evict(ctx context.Context, p PodPlan) error {
 	return nil
 }
 
+func (w *world) unasked() error {
+	if w.host == nil {
+		return nil
+	}
+	return w.host()
+}
+
 // there are the pods as the API server has them.
 func (w *world) there() ([]*corev1.Pod, error) {
 	w.mu.Lock()
@@ -124,7 +132,7 @@ func (w *world) drain(t *testing.T, limit time.Duration, s DrainSettings) error 
 	d := &Drainer{node: "n1", concurrency: DefaultConcurrency, metrics: m, log: logger(nil)}
 	err = d.run(ctx, effects{
 		snapshots: w.snapshots, evict: w.evict,
-		facts: func(context.Context, []*corev1.Pod) Facts { return w.facts },
+		facts: func(context.Context, []*corev1.Pod) (Facts, error) { return w.facts, w.unasked() },
 		volumes: func(context.Context, []*corev1.Pod) (bound, unread map[string]string) {
 			return w.facts.Bound, w.facts.Unread
 		},
@@ -479,6 +487,38 @@ func TestRunStays(t *testing.T) {
 			}
 			if diff := cmp.Diff([]string{"0s b"}, w.asked); diff != "" || w.last().Summary != "1 pod evicted, 2 stay, the mode of the drain is never" {
 				t.Errorf("%s%s", diff, w.last().Summary)
+			}
+		})
+	})
+}
+
+func TestRunEndsWhenTheHostCannotBeAsked(t *testing.T) {
+	noBus := errors.New("no bus")
+	t.Run("at the first look, before anything is evicted, whatever the mode", func(t *testing.T) {
+		for _, mode := range []string{ModeAlways, ModeAuto, ModeNever} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(web(tolerating(300)))
+				w.facts = measured(func(f *Facts) { f.Ends = "whether the kubelet ends it is not known" })
+				w.host = func() error { return noBus }
+				if err := w.drain(t, time.Minute, DrainSettings{Policy: Policy{Mode: mode}}); !errors.Is(err, noBus) || len(w.asked) > 0 {
+					t.Errorf("%s: %v, asked %v", mode, err, w.asked)
+				}
+			})
+		}
+	})
+	t.Run("and at the last, before it evicts those that were to stay", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(web(tolerating(300)))
+			w.facts, w.confirm = measured(), w.there
+			looks := 0
+			w.host = func() error {
+				if looks++; looks == 1 {
+					return nil
+				}
+				return noBus
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{Policy: Policy{Mode: ModeAuto}}); !errors.Is(err, noBus) || len(w.asked) > 0 {
+				t.Errorf("%v, asked %v", err, w.asked)
 			}
 		})
 	})

@@ -153,9 +153,13 @@ func TestFactsOfMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	auto := DrainSettings{Policy: Policy{Mode: ModeAuto}, Downtimes: []time.Duration{1, 2, 3}}
+	factsOf := func(d *Drainer, settings DrainSettings) Facts {
+		f, _ := d.facts(t.Context(), pods, settings)
+		return f
+	}
 	d := s.drainer(s.clientset)
 	t.Run("ready pods elsewhere are those that their controller counts, without those here", func(t *testing.T) {
-		got := d.facts(t.Context(), pods, auto)
+		got := factsOf(d, auto)
 		want := map[string]int{string(web): 1, string(db): 0}
 		if diff := cmp.Diff(want, got.Elsewhere); diff != "" || got.Alone {
 			t.Errorf("%salone: %v", diff, got.Alone)
@@ -164,12 +168,12 @@ func TestFactsOfMode(t *testing.T) {
 	t.Run("a budget counts all of its pods here, as all will be away", func(t *testing.T) {
 		s.budget("web") // of all: their label is the same
 		s.allow("web", 3)
-		got := d.facts(t.Context(), pods, auto).Short
+		got := factsOf(d, auto).Short
 		if len(got) != len(pods) || !strings.Contains(got[string(pods[0].UID)], "disruption budget web allows 3 of 6 now") {
 			t.Errorf("%q", got)
 		}
 		s.allow("web", 6)
-		if got := d.facts(t.Context(), pods, auto).Short; len(got) != 0 {
+		if got := factsOf(d, auto).Short; len(got) != 0 {
 			t.Errorf("%q", got)
 		}
 	})
@@ -177,7 +181,7 @@ func TestFactsOfMode(t *testing.T) {
 		defer func() { d.othersDown = nil }()
 		for want, err := range map[string]error{"others may be down too: n7": nil, "whether other nodes are down is not known: no API": errors.New("no API")} {
 			d.othersDown = func(context.Context) ([]string, error) { return []string{"n7"}, err }
-			if got := d.facts(t.Context(), pods, auto); got.Hindrance != want || got.Elsewhere != nil {
+			if got := factsOf(d, auto); got.Hindrance != want || got.Elsewhere != nil {
 				t.Errorf("%+v, want %q", got, want)
 			}
 		}
@@ -185,12 +189,12 @@ func TestFactsOfMode(t *testing.T) {
 	t.Run("what the mode does not need is not asked for", func(t *testing.T) {
 		for _, settings := range []DrainSettings{{}, {Policy: Policy{Mode: ModeNever}}} {
 			s.requests.reset()
-			if f := d.facts(t.Context(), pods, settings); f.Elsewhere != nil || len(s.requests.calls) != 0 {
+			if f := factsOf(d, settings); f.Elsewhere != nil || len(s.requests.calls) != 0 {
 				t.Errorf("%+v: %v", f, s.requests.calls)
 			}
 		}
 		s.requests.reset()
-		if f := d.facts(t.Context(), pods, DrainSettings{Policy: auto.Policy}); f.Elsewhere != nil || len(s.requests.calls) != 1 {
+		if f := factsOf(d, DrainSettings{Policy: auto.Policy}); f.Elsewhere != nil || len(s.requests.calls) != 1 {
 			t.Errorf("without downtimes: %+v, %v", f, s.requests.calls)
 		}
 	})
@@ -201,8 +205,9 @@ func TestFactsOfMode(t *testing.T) {
 			want string
 		}{{want: ""}, {ends: true, want: "shutdownGracePeriod"}, {err: errors.New("no bus"), want: "not known: no bus"}} {
 			d.endsPods = func(context.Context) (bool, error) { return tc.ends, tc.err }
-			if got := d.facts(t.Context(), pods, DrainSettings{}).Ends; !strings.Contains(got, tc.want) || (tc.want == "") != (got == "") {
-				t.Errorf("%+v: %q", tc, got)
+			got, err := d.facts(t.Context(), pods, DrainSettings{})
+			if !strings.Contains(got.Ends, tc.want) || (tc.want == "") != (got.Ends == "") || !errors.Is(err, tc.err) {
+				t.Errorf("%+v: %q, %v", tc, got.Ends, err)
 			}
 		}
 	})

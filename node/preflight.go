@@ -33,7 +33,8 @@ func (d *Drainer) Preflight(ctx context.Context, s DrainSettings) (DrainPlan, []
 	if err != nil {
 		return DrainPlan{}, nil, err
 	}
-	plan := Plan(pods, s.Policy, d.facts(ctx, pods, s))
+	f, _ := d.facts(ctx, pods, s) // as in Plan
+	plan := Plan(pods, s.Policy, f)
 	warnings, err := d.preflight(ctx, pods, plan.Pods)
 	return plan, warnings, err
 }
