@@ -679,6 +679,17 @@ func TestEvict(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a part of a second is a second: no pod is ended by force", func(t *testing.T) {
+		s := newScene(t)
+		p := s.pod("web-0", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = ptr(int64(30)) })
+		if err := s.drainer(s.clientset).evict(t.Context(), Plan([]*corev1.Pod{p}, Policy{}, Facts{}).Pods[0], 500*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.admin.CoreV1().Pods(s.ns).Get(t.Context(), "web-0", metav1.GetOptions{})
+		if err != nil || *got.DeletionGracePeriodSeconds != 1 {
+			t.Errorf("got %v, %v", got, err)
+		}
+	})
 	t.Run("a pod that is not there is gone", func(t *testing.T) {
 		s := newScene(t)
 		err := s.drainer(s.clientset).evict(t.Context(), PodPlan{Namespace: s.ns, Name: "none", UID: "x"}, 0)

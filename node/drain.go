@@ -263,7 +263,7 @@ func (d *Drainer) evict(ctx context.Context, p PodPlan, grace time.Duration) err
 		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}},
 	}
 	if own := p.grace; grace > 0 && own > grace {
-		seconds := int64(grace.Seconds())
+		seconds := int64((grace + time.Second - 1) / time.Second) // up: 0 would end it by force
 		e.DeleteOptions.GracePeriodSeconds = &seconds
 	}
 	return d.post(e).Do(ctx).Error()
