@@ -720,13 +720,13 @@ func TestEvict(t *testing.T) {
 		p := Plan([]*corev1.Pod{s.pod("web-0")}, Policy{}, Facts{}).Pods[0]
 		s.budget("web")
 		got := classify(d.evict(t.Context(), p, 0))
-		want := answer{result: resultBudget, budget: "web", message: "is still being processed by the server."}
+		want := answer{result: resultBudget, budget: "web", message: "is still being processed by the server.", after: 10 * time.Second}
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{})); diff != "" {
 			t.Errorf("a new budget: %s", diff)
 		}
 		s.allow("web", 0)
 		got = classify(d.evict(t.Context(), p, 0))
-		want.message = "needs 3 healthy pods and has 3 currently"
+		want.message, want.after = "needs 3 healthy pods and has 3 currently", 0
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{})); diff != "" {
 			t.Errorf("a budget without room: %s", diff)
 		}

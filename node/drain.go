@@ -46,7 +46,7 @@ type DrainView struct {
 	Running, Empty     bool
 	Evicted, Remaining int    // evictions accepted by this run; pods still in the way
 	Reason             string // what holds it up: a reason of a plan, pdb, eviction, load-balancer, volume; "" nothing does
-	Message            string // at most 200 bytes, names the pods in the way
+	Message            string // at most 470 bytes, names the pods in the way
 	Summary            string // when it is empty: what was done
 }
 

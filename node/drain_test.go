@@ -227,6 +227,28 @@ func TestRunBudgets(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a budget whose status is behind is left alone for as long as the server says", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(2)...)
+			w.answer = func(*corev1.Pod) error {
+				if time.Since(w.begun) > 25*time.Second {
+					return nil
+				}
+				err := budgetSays("The disruption budget web is still being processed by the server.")
+				var status *apierrors.StatusError
+				if errors.As(err, &status) {
+					status.ErrStatus.Details.RetryAfterSeconds = 10
+				}
+				return err
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(w.asked); n < 4 || n > 5 { // at once, after 10 s to 12 s, and again, and then both
+				t.Errorf("asked %v", w.asked)
+			}
+		})
+	})
 	t.Run("a blocked budget holds its own pods only", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(append(many(3), pod("api-1", ownedBy("ReplicaSet", "api")), pod("api-2", ownedBy("ReplicaSet", "api")))...)
@@ -723,6 +745,42 @@ func TestRunPace(t *testing.T) {
 			}
 			if n := len(w.asked); n < 5 || n > 12 {
 				t.Errorf("asked %d times in a minute", n)
+			}
+		})
+	})
+}
+
+// Names as long as those that charts make.
+func TestRunNamesWhatHoldsItUp(t *testing.T) {
+	long := func(name string) string { return name + strings.Repeat("x", 47-len(name)) }
+	named := func(n int) []*corev1.Pod {
+		var pods []*corev1.Pod
+		for i := range n {
+			pods = append(pods, pod(fmt.Sprintf("%s-%05d", long("web"), i), ownedBy("ReplicaSet", "web"), func(p *corev1.Pod) { p.Namespace = long("shop") }))
+		}
+		return pods
+	}
+	t.Run("a budget", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(named(60)...)
+			w.answer = func(*corev1.Pod) error {
+				return budgetSays("The disruption budget " + long("budget") + " needs 3 healthy pods and has 3 currently")
+			}
+			_ = w.drain(t, time.Minute, DrainSettings{})
+			if want := "disruption budget " + long("shop") + "/" + long("budget") + " needs 3"; !strings.Contains(w.last().Message, want) {
+				t.Errorf("no %q in %q", want, w.last().Message)
+			}
+		})
+	})
+	t.Run("finalizers", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			pods := named(1)
+			pods[0].Finalizers = []string{long("example.com/a"), long("example.com/b"), long("example.com/c")}
+			w := newWorld(pods...)
+			w.end = func(_ *world, p *corev1.Pod) { ending(p) }
+			_ = w.drain(t, 2*time.Minute, DrainSettings{})
+			if want := "its finalizers are " + list(pods[0].Finalizers); !strings.HasSuffix(w.last().Message, want) {
+				t.Errorf("no %q in %q", want, w.last().Message)
 			}
 		})
 	})

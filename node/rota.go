@@ -20,7 +20,7 @@ const (
 	lastReplies = time.Second      // for replies about pods that have gone
 	overdue     = 30 * time.Second // past its grace period a pod is said to be stuck
 	longWait    = time.Hour        // nothing is due: only the watch or a reply can bring news
-	maxMessage  = 200              // bytes of DrainView.Message
+	maxMessage  = 470              // bytes of DrainView.Message: what the cycle says around it has room in its 512
 	maxNames    = 3                // pods named in one sentence
 )
 
@@ -308,7 +308,7 @@ func (st *rota) refusedByBudget(p *podState, a answer, now time.Time) {
 	g := st.groupFor(key)
 	g.limit, g.budgeted, g.refusal = 1, true, words
 	if !now.Before(g.notBefore) {
-		g.refused(now, 0)
+		g.refused(now, a.after)
 	}
 }
 
