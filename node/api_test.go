@@ -822,6 +822,18 @@ func TestDrain(t *testing.T) {
 			t.Errorf("%d pods left", n)
 		}
 	})
+	t.Run("a drain that an earlier process began ends when that one would have", func(t *testing.T) {
+		s := newScene(t)
+		s.pod("web-0")
+		s.budget("web")
+		s.allow("web", 0)
+		again, begun := ride, time.Now()
+		again.Begun, again.Timeout = begun.Add(-time.Hour), time.Hour+2*time.Second
+		err := s.drainer(s.clientset).Run(t.Context(), again, func(DrainView) {})
+		if took := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || took > 20*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
 	t.Run("a budget that allows one at a time lets the drain through", func(t *testing.T) {
 		s := newScene(t)
 		for i := range 3 {

@@ -22,9 +22,6 @@ import (
 // DefaultConcurrency is how many evictions are in flight at most.
 const DefaultConcurrency = 50
 
-// beforeDeadline is when a drain stops to wait for volumes: late enough to have waited, early enough to go on.
-const beforeDeadline = 5 * time.Second
-
 // requestTimeout bounds one request that nobody else bounds: an eviction waits in the server for up to 10 s on a
 // contended budget, and for its admission webhooks.
 const requestTimeout = 40 * time.Second
@@ -32,7 +29,7 @@ const requestTimeout = 40 * time.Second
 // DrainSettings are the rules of a drain, and what its caller knows.
 type DrainSettings struct {
 	Policy
-	Timeout time.Duration // ends Run with context.DeadlineExceeded; 0: only the caller's context ends it
+	Timeout time.Duration // from Begun; ends Run with context.DeadlineExceeded; 0: only the caller's context ends it
 	Grace   time.Duration // the longest grace period that a pod is given; 0: its own
 	Wait    time.Duration // from Begun to the first eviction: load balancers take their time to leave a node
 	Volumes time.Duration // how long the volumes of pods that have ended are awaited; 0: not at all
@@ -184,9 +181,12 @@ func blocked(plans []PodPlan) (reason, message string) {
 // returns that error, before it evicts what might have stayed; it is meant to be called again. progress is called, from this goroutine, whenever
 // something has changed.
 func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainView)) error {
+	if now := time.Now(); s.Begun.IsZero() || s.Begun.After(now) {
+		s.Begun = now
+	}
 	if s.Timeout > 0 {
 		var done context.CancelFunc
-		ctx, done = context.WithTimeout(ctx, s.Timeout)
+		ctx, done = context.WithDeadline(ctx, s.Begun.Add(s.Timeout))
 		defer done()
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -201,11 +201,7 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		_ = kube.Watch(ctx, pods.List, pods.Watch, kube.Selection{Fields: ownPods(d.node)}, &corev1.Pod{},
 			func(found map[string]*corev1.Pod) { latest(snapshots, found) }, warn)
 	})
-	if now := time.Now(); s.Begun.IsZero() || s.Begun.After(now) {
-		s.Begun = now
-	}
-	var until time.Time // when volumes were awaited for long enough
-	var still string    // those that were on the node then
+	vols := awaiting{settings: s}
 	err := d.run(ctx, effects{
 		snapshots: snapshots,
 		facts:     func(ctx context.Context, pods []*corev1.Pod) (Facts, error) { return d.facts(ctx, pods, s) },
@@ -213,15 +209,7 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		evict:     func(ctx context.Context, p PodPlan) error { return d.evict(ctx, p, s.Grace) },
 		confirm:   func(ctx context.Context) ([]*corev1.Pod, error) { return listPods(ctx, d.clientset, d.node) },
 		detached: func(ctx context.Context, left []*corev1.Pod, waiting func(string)) (string, bool) {
-			if until.IsZero() {
-				until = s.volumesUntil(time.Now())
-			}
-			if !time.Now().Before(until) {
-				return still, false
-			}
-			var waited bool
-			still, waited = d.awaitVolumes(ctx, left, until, waiting)
-			return still, waited
+			return vols.wait(ctx, d, left, waiting)
 		},
 		progress: progress,
 	}, newRota(s, d.concurrency))
@@ -229,15 +217,6 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		return fmt.Errorf("draining node %q: %w", d.node, err)
 	}
 	return nil
-}
-
-// volumesUntil is until when volumes are awaited: not to the end of the drain, which would fail for them.
-func (s DrainSettings) volumesUntil(now time.Time) time.Time {
-	until := now.Add(s.Volumes)
-	if last := s.Begun.Add(s.Timeout - beforeDeadline); s.Timeout > 0 && last.Before(until) {
-		return last
-	}
-	return until
 }
 
 // latest puts found into a channel of one place, in place of what nobody has taken yet.
