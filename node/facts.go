@@ -73,7 +73,7 @@ func (d *Drainer) ends(ctx context.Context) (string, error) {
 	}
 	switch ends, err := d.endsPods(ctx); {
 	case err != nil:
-		return "whether the kubelet ends it when the host shuts down is not known: " + err.Error(), fmt.Errorf("asking whether the kubelet ends pods when the host shuts down: %w", err)
+		return "whether the kubelet ends every pod when the host shuts down is not known: " + err.Error(), fmt.Errorf("asking whether the kubelet ends pods when the host shuts down: %w", err)
 	case ends:
 		return "the kubelet ends every pod when the host shuts down (shutdownGracePeriod)", nil
 	}

@@ -26,14 +26,14 @@ type stance struct {
 func staying(pods []*corev1.Pod, p Policy, f Facts) stance {
 	switch p.Mode {
 	case ModeNever:
-		return stance{true, "the mode of the drain is never"}
+		return all("the mode of the drain is never", f)
 	case ModeAuto:
 	default:
 		return stance{}
 	}
 	switch n := len(f.Downtimes); {
 	case f.Alone:
-		return stance{true, "there is no other node to go to"}
+		return all("there is no other node to go to", f)
 	case n < minDowntimes:
 		return stance{false, fmt.Sprintf("not quick: %d of %d downtimes measured", n, minDowntimes)}
 	case f.Hindrance != "":
@@ -57,6 +57,14 @@ func staying(pods []*corev1.Pod, p Policy, f Facts) stance {
 		return stance{true, "quick: " + expects}
 	}
 	return stance{true, fmt.Sprintf("quick: %s; no pod is moved within %s", expects, shortest)}
+}
+
+// all is a reason for every pod to stay; and why none can, where that is so.
+func all(why string, f Facts) stance {
+	if f.Ends != "" {
+		why += ", but " + f.Ends
+	}
+	return stance{true, why}
 }
 
 // expect is how long a node is away at most, by its earlier downtimes, of which there is one at least; and that in words.
