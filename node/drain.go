@@ -177,9 +177,9 @@ func blocked(plans []PodPlan) (reason, message string) {
 
 // Run evicts what the plan says and returns nil when nothing is in the way any more: when every pod that is not ignored
 // and does not ride through has ended, and its volumes are off the node or have been awaited for long enough. It gives up on
-// no pod; ctx or the timeout of s ends it, with the context's error. When the host cannot be asked whether pods outlive its reboot it
-// returns that error, before it evicts what might have stayed; it is meant to be called again. progress is called, from this goroutine, whenever
-// something has changed.
+// no pod; ctx or the timeout of s ends it, with the context's error. When the host cannot be asked whether pods outlive its
+// reboot, it returns that error before it evicts what might have stayed: it is meant to be called again. progress is called,
+// from this goroutine, whenever something has changed.
 func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainView)) error {
 	if now := time.Now(); s.Begun.IsZero() || s.Begun.After(now) {
 		s.Begun = now

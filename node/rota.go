@@ -164,15 +164,15 @@ func (st *rota) groupFor(key string) *group {
 	return g
 }
 
-// endless tells of a pod that no eviction and no time would take off the node: while it is there the drain cannot end, and whoever
-// was evicted would have been evicted in vain.
+// endless tells of a pod that neither an eviction nor a known time takes off the node: while it is there the drain may never end,
+// and then whoever was evicted for it was evicted in vain.
 func endless(p PodPlan) bool {
 	return p.Decision == DecisionBlock || p.Decision == DecisionWait && p.Until.IsZero() && p.Reason != ReasonTerminating
 }
 
-// candidates are none while a pod is there that may stay for ever; else the pods to evict of the lowest tier that is still in the way, the least asked first; those that
-// are not ready before those that are, as a budget lets them go even while it holds the others; and those that may take long
-// to end before the others.
+// candidates are none while a pod is there that may stay for ever; else the pods to evict of the lowest tier that is still in the
+// way, the least asked first; those that are not ready before those that are, as a budget lets them go even while it holds the
+// others; and those that may take long to end before the others.
 func (st *rota) candidates() []*podState {
 	current := TierCritical
 	for _, p := range st.pods {
