@@ -399,6 +399,17 @@ func TestRunTiers(t *testing.T) {
 			}
 		})
 	})
+	t.Run("that it cannot end is said before what pods were refused for until then", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(1)...)
+			w.answer = func(*corev1.Pod) error { return budgetSays(noRoom) }
+			time.AfterFunc(10*time.Second, func() { w.change(func() { w.pods["green"] = pod("green") }) })
+			_ = w.drain(t, time.Minute, DrainSettings{})
+			if got := w.last(); got.Reason != ReasonUnmanagedPod || !strings.Contains(got.Message, "disruption budget shop/web") {
+				t.Errorf("%+v", got)
+			}
+		})
+	})
 	t.Run("a pod that is awaited for a time, or that ends already, holds no other", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(append(many(1), pod("job", ownedBy("Job", "report")), pod("ends", ending))...)
