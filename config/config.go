@@ -111,7 +111,7 @@ type Drain struct {
 	UnmanagedPods string        `json:"unmanagedPods"` // Delete in place of Evict
 	LocalVolumes  string        `json:"localVolumes"`
 	EmptyDir      string        `json:"emptyDir"`
-	Jobs          string        `json:"jobs"`
+	Jobs          string        `json:"jobs"`       // not RideThrough
 	JobTimeout    Duration      `json:"jobTimeout"` // under Wait: then they are evicted; 0: never
 	AnnotatedPods string        `json:"annotatedPods"`
 	Rules         []DrainRule   `json:"rules,omitempty"` // before all of these
@@ -122,7 +122,7 @@ type Drain struct {
 type DrainRule struct {
 	Namespaces  []string             `json:"namespaces,omitempty"` // none: every
 	PodSelector metav1.LabelSelector `json:"podSelector"`          // empty: every pod
-	Do          string               `json:"do"`
+	Do          string               `json:"do"`                   // or Delete
 }
 
 // LoadBalancers says how the load balancers of a cloud are kept from sending to a node that is emptied.

@@ -46,7 +46,7 @@ groups:
   after: [rest]
   topologyKey: topology.kubernetes.io/zone
   canary: {nodes: 2}
-  drain: {mode: never, rules: [{namespaces: [ci], do: evict}]}
+  drain: {mode: never, rules: [{namespaces: [ci], do: delete}]}
 - name: rest
   nodeSelectors: [{matchLabels: {pool: gpu}}, {matchExpressions: [{key: pool, operator: DoesNotExist}]}]
   canary: {}
@@ -86,7 +86,7 @@ func fullConfig() *Config {
 		LoadBalancers: LoadBalancers{Exclude: true, Wait: Duration(20 * time.Second)},
 	}
 	gpu := drain
-	gpu.Mode, gpu.Rules = Never, []DrainRule{{Namespaces: []string{"ci"}, Do: Evict}}
+	gpu.Mode, gpu.Rules = Never, []DrainRule{{Namespaces: []string{"ci"}, Do: Delete}}
 	return &Config{
 		APIVersion: APIVersion, Kind: Kind,
 		Sentinels:    Sentinels{Files: []string{"/run/reboot-required", "/var/run/other"}, RecheckInterval: minutes(2)},
@@ -285,24 +285,30 @@ blackouts: [{from: 2026-12-20, to: 2026-12-19}, {from: 20.12.2026, to: soon}]
 		}},
 		"a drain": {header + `drain:
   timeout: 5m
+  gracePeriod: 500ms
   minPodAge: 5m
+  jobTimeout: 6m
   rules: [{do: wait}, {namespaces: [A], do: sleep}, {podSelector: {matchExpressions: [{key: x, operator: In}]}, do: block}, {namespaces: [a]}]
 groups:
-- {name: a, nodeSelector: {matchLabels: {a: ""}}, drain: {mode: sometimes, jobs: delete}}
+- {name: a, nodeSelector: {matchLabels: {a: ""}}, drain: {mode: sometimes, jobs: ride-through}}
 - {name: b, nodeSelector: {matchLabels: {b: ""}}, drain: {loadBalancers: {wait: 5m}, rules: [{podSelector: {}, do: evict}]}}
-- {name: c, drain: {timeout: 1m, minPodAge: 10s, loadBalancers: {exclude: 1}}}
+- {name: c, drain: {timeout: 1m, minPodAge: 10s, gracePeriod: 1ns, jobTimeout: 1m, loadBalancers: {exclude: 1}}}
 `, []string{
 			`groups[0].drain.mode: "sometimes": must be always or auto or never`,
-			`groups[0].drain.jobs: "delete": must be evict or wait or ride-through or block`,
+			`groups[0].drain.jobs: "ride-through": must be evict or wait or block`,
 			`groups[2].drain.loadBalancers.exclude: 1: must be true or false, without quotes`,
-			`drain.rules[1].do: "sleep": must be evict or wait or ride-through or block`,
-			`drain.rules[3].do: must be set to evict, wait, ride-through, block`,
+			`drain.rules[1].do: "sleep": must be evict or wait or ride-through or block or delete`,
+			`drain.rules[3].do: must be set to evict, wait, ride-through, block, delete`,
 			`drain.minPodAge: "5m": must be less than drain.timeout, 5m`,
+			`drain.jobTimeout: "6m": must be less than drain.timeout, 5m`,
+			`drain.gracePeriod: "500ms": must be 0s, which leaves each pod its own, or at least 1s`,
 			`drain.rules[0]: must name namespaces, or labels in podSelector: it would match every pod`,
 			`drain.rules[1].namespaces[0]: "A": must be the name of a namespace`,
 			`drain.rules[2].podSelector: must be a valid label selector: values: Invalid value: null: for 'in', 'notin' operators, values set can't be empty`,
 			`groups[1].drain.loadBalancers.wait: "5m": must be less than groups[1].drain.timeout, 5m`,
 			`groups[1].drain.rules[0]: must name namespaces, or labels in podSelector: it would match every pod`,
+			`groups[2].drain.jobTimeout: "1m": must be less than groups[2].drain.timeout, 1m`,
+			`groups[2].drain.gracePeriod: "1ns": must be 0s, which leaves each pod its own, or at least 1s`,
 		}},
 		"no sentinel at all": {header + "sentinels: {files: []}\n", []string{`sentinels.files: 0 elements: must have 1 to 32 elements`}},
 	}
@@ -400,7 +406,7 @@ func TestEveryFieldHoldsItsBounds(t *testing.T) {
 				return string(data)
 			}
 			for n, good := range map[int64]bool{f.low - 1: false, f.low: true, f.high: true, f.high + 1: false} {
-				if (f.Path == "verify.soak" || f.Path == "drain.minPodAge") && n == f.high {
+				if (f.Path == "verify.soak" || f.Path == "drain.minPodAge" || f.Path == "drain.jobTimeout") && n == f.high {
 					continue // as long as the longest timeout: refused for that
 				}
 				_, err := Parse([]byte(write(n)))

@@ -6,6 +6,7 @@ import (
 	"path"
 	"reflect"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -48,8 +49,14 @@ func (k *checker) validateGroupDrain(at string, d, all Drain) {
 	if d.Timeout == all.Timeout && d.MinPodAge == all.MinPodAge {
 		d.MinPodAge = 0
 	}
+	if d.Timeout == all.Timeout && d.JobTimeout == all.JobTimeout {
+		d.JobTimeout = 0
+	}
 	if d.Timeout == all.Timeout && d.LoadBalancers == all.LoadBalancers {
 		d.LoadBalancers.Wait = 0
+	}
+	if d.GracePeriod == all.GracePeriod {
+		d.GracePeriod = 0
 	}
 	k.validateDrain(at, d)
 }
@@ -61,7 +68,11 @@ func (k *checker) validateDrain(at string, d Drain) {
 		}
 	}
 	shorter("minPodAge", d.MinPodAge)
+	shorter("jobTimeout", d.JobTimeout)
 	shorter("loadBalancers.wait", d.LoadBalancers.Wait)
+	if d.GracePeriod > 0 && d.GracePeriod < Duration(time.Second) {
+		k.add(at+".gracePeriod", d.GracePeriod.String(), "must be 0s, which leaves each pod its own, or at least 1s")
+	}
 	for i, r := range d.Rules {
 		rule := fmt.Sprintf("%s.rules[%d]", at, i)
 		selector, err := metav1.LabelSelectorAsSelector(&r.PodSelector)

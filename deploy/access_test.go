@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -116,6 +117,35 @@ func TestAnAgentReadsTheVolumesOfItsOwnPods(t *testing.T) {
 	check(t, err, "no relationship found between node")
 }
 
+func TestAnAgentReadsTheVolumeAttachmentsOfItsNode(t *testing.T) {
+	a, b := newAgent(t, "node-a"), newAgent(t, "node-b")
+	all := admin(t).StorageV1().VolumeAttachments()
+	for name, node := range map[string]string{"of-a": a.node, "of-b": b.node} {
+		volume := "pv-" + name
+		_, err := all.Create(t.Context(), &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: storagev1.VolumeAttachmentSpec{
+			Attacher: "example.com", NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &volume},
+		}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	asA := a.as(t, "system:node:"+a.node).StorageV1().VolumeAttachments()
+	get := func(ctx context.Context, name string) error {
+		_, err := asA.Get(ctx, name, metav1.GetOptions{})
+		return err
+	}
+	eventually(t, "its own", func(ctx context.Context) error { return get(ctx, "of-a") })
+	check(t, get(t.Context(), "of-b"), "no relationship found between node")
+	if err := all.Delete(t.Context(), "of-a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "that it is gone", func(ctx context.Context) error {
+		return refused(get(ctx, "of-a"), "no relationship found between node")
+	})
+	_, err := asA.List(t.Context(), metav1.ListOptions{})
+	check(t, err, "impersonate")
+}
+
 func TestAnAgentReadsTheDisruptionBudgets(t *testing.T) {
 	_, err := newAgent(t, "node-a").PolicyV1().PodDisruptionBudgets("").List(t.Context(), metav1.ListOptions{})
 	check(t, err, "")
@@ -166,6 +196,7 @@ func TestPeer11_AStolenTokenRewritesNoWorkloadAndDeletesNoPod(t *testing.T) {
 		{"", "namespaces", "", namespace, "delete"},
 		{"", "persistentvolumeclaims", "", "default", "get"},
 		{"", "persistentvolumes", "", "", "get"},
+		{"storage.k8s.io", "volumeattachments", "", "", "get"},
 		{"policy", "poddisruptionbudgets", "", "default", "update"},
 		{"apps", "replicasets", "", "default", "get"},
 		{"apps", "daemonsets", "", namespace, "get"},

@@ -37,13 +37,13 @@ func classify(err error) answer {
 	// The cause comes with 429, and with 403 when the budget's own status is out of order.
 	if cause, ok := apierrors.StatusCause(err, policyv1.DisruptionBudgetCause); ok {
 		budget, message := parseBudget(cause.Message)
-		return answer{result: resultBudget, budget: budget, message: message}
+		return answer{result: resultBudget, budget: budget, message: message, after: a.after}
 	}
 	switch code := status.Status().Code; {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		a.result = resultGone
-	case code == http.StatusServiceUnavailable:
-		a.result = resultError
+	case code == http.StatusServiceUnavailable, code == http.StatusGatewayTimeout, apierrors.IsTimeout(err), apierrors.IsServerTimeout(err):
+		a.result = resultError // the server's trouble and not this pod's; it may have been accepted
 	case apierrors.IsTooManyRequests(err) && a.after > 0:
 		// The server's own limit always comes with Retry-After. A 429 without it is the word of an admission webhook
 		// about this one pod; KubeVirt says so that it has begun to move the machine.

@@ -679,6 +679,17 @@ func TestEvict(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a part of a second is a second: no pod is ended by force", func(t *testing.T) {
+		s := newScene(t)
+		p := s.pod("web-0", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = ptr(int64(30)) })
+		if err := s.drainer(s.clientset).evict(t.Context(), Plan([]*corev1.Pod{p}, Policy{}, Facts{}).Pods[0], 500*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.admin.CoreV1().Pods(s.ns).Get(t.Context(), "web-0", metav1.GetOptions{})
+		if err != nil || *got.DeletionGracePeriodSeconds != 1 {
+			t.Errorf("got %v, %v", got, err)
+		}
+	})
 	t.Run("a pod that is not there is gone", func(t *testing.T) {
 		s := newScene(t)
 		err := s.drainer(s.clientset).evict(t.Context(), PodPlan{Namespace: s.ns, Name: "none", UID: "x"}, 0)
@@ -709,13 +720,13 @@ func TestEvict(t *testing.T) {
 		p := Plan([]*corev1.Pod{s.pod("web-0")}, Policy{}, Facts{}).Pods[0]
 		s.budget("web")
 		got := classify(d.evict(t.Context(), p, 0))
-		want := answer{result: resultBudget, budget: "web", message: "is still being processed by the server."}
+		want := answer{result: resultBudget, budget: "web", message: "is still being processed by the server.", after: 10 * time.Second}
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{})); diff != "" {
 			t.Errorf("a new budget: %s", diff)
 		}
 		s.allow("web", 0)
 		got = classify(d.evict(t.Context(), p, 0))
-		want.message = "needs 3 healthy pods and has 3 currently"
+		want.message, want.after = "needs 3 healthy pods and has 3 currently", 0
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(answer{})); diff != "" {
 			t.Errorf("a budget without room: %s", diff)
 		}
@@ -809,6 +820,20 @@ func TestDrain(t *testing.T) {
 		}
 		if n := len(s.podNames()); n != 10 {
 			t.Errorf("%d pods left", n)
+		}
+	})
+	t.Run("a drain that an earlier process began ends when that one would have", func(t *testing.T) {
+		s := newScene(t)
+		s.pod("web-0")
+		s.budget("web")
+		s.allow("web", 0)
+		again, begun := ride, time.Now()
+		again.Begun, again.Timeout = begun.Add(-time.Hour), time.Hour+2*time.Second
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		err := s.drainer(s.clientset).Run(ctx, again, func(DrainView) {})
+		if took := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || took > 15*time.Second {
+			t.Errorf("after %v: %v", took, err)
 		}
 	})
 	t.Run("a budget that allows one at a time lets the drain through", func(t *testing.T) {

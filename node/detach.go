@@ -2,11 +2,15 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
@@ -16,42 +20,161 @@ import (
 // csiVolume begins the name that a volume of a CSI driver has in a Node's status. Only their names are known from their objects.
 const csiVolume = "kubernetes.io/csi/"
 
-// awaitVolumes waits until the Node's status names no volume of a CSI driver any more but those of the pods that are left,
-// neither as in use nor as attached, and says which it still names when the time is over. waiting is told of each change until
-// then; waited tells that it took time.
-func (d *Drainer) awaitVolumes(ctx context.Context, left []*corev1.Pod, until time.Time, waiting func(string)) (still string, waited bool) {
+// beforeDeadline is when a drain stops to wait for volumes: late enough to have waited, early enough to go on.
+const beforeDeadline = 5 * time.Second
+
+// awaiting is how long a run waits for volumes, however often it does.
+type awaiting struct {
+	settings DrainSettings
+	until    time.Time // when they were awaited for long enough; zero: they were not yet
+	still    string    // those that were on the node then
+}
+
+// wait waits until the volumes of others than the pods that are left are off the node, or until it is time to go on. It looks once at
+// least, so that what is still there is said.
+func (a *awaiting) wait(ctx context.Context, d *Drainer, left []*corev1.Pod, waiting func(string)) (still string, waited bool) {
+	now, first := time.Now(), a.until.IsZero()
+	if first {
+		a.until = a.settings.volumesUntil(now)
+	}
+	switch {
+	case a.settings.Volumes == 0:
+	case now.Before(a.until):
+		a.still, waited = d.awaitVolumes(ctx, left, a.until, waiting)
+	case first:
+		a.still = d.volumesNow(ctx, left)
+	}
+	return a.still, waited
+}
+
+// volumesUntil is until when volumes are awaited: not to the end of the drain, which would fail for them.
+func (s DrainSettings) volumesUntil(now time.Time) time.Time {
+	until := now.Add(s.Volumes)
+	if last := s.Begun.Add(s.Timeout - beforeDeadline); s.Timeout > 0 && last.Before(until) {
+		return last
+	}
+	return until
+}
+
+// notKnown stands for the volumes of a Node that cannot be read.
+const notKnown = "which is not known"
+
+// volumesNow says which volumes the Node names, but for those of the pods that are left.
+func (d *Drainer) volumesNow(ctx context.Context, left []*corev1.Pod) string {
+	stay := d.staying(ctx, left)
+	n, err := d.cluster.CoreV1().Nodes().Get(ctx, d.node, metav1.GetOptions{})
+	if err != nil {
+		d.log.Warn("looking at the node's volumes", "node", d.node, "error", err)
+		return notKnown
+	}
+	return list(volumesOn(n, stay))
+}
+
+// staying are the volumes of the pods that are left.
+func (d *Drainer) staying(ctx context.Context, left []*corev1.Pod) map[string]bool {
 	stay := map[string]bool{}
 	for _, has := range d.volumes.of(ctx, d, left) {
 		for _, v := range has.attached {
 			stay[v] = true
 		}
 	}
+	return stay
+}
+
+// awaitVolumes waits until the volumes of others than the pods that are left are detached from the node, and says which are not when
+// the time is over. waiting is told of each change until then; waited tells that it took time.
+func (d *Drainer) awaitVolumes(ctx context.Context, left []*corev1.Pod, until time.Time, waiting func(string)) (still string, waited bool) {
 	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	stay := d.staying(ctx, left)
+	told := ""
+	tell := func(volumes string) {
+		if volumes != told {
+			told = volumes
+			waiting(volumes)
+		}
+	}
+	gone, still := d.awaitNode(ctx, stay, tell)
+	if still == "" {
+		still = d.awaitDetached(ctx, gone, tell)
+	}
+	return still, told != "" || still != ""
+}
+
+// awaitNode waits until the Node's status names no volume of a CSI driver any more but those that stay, neither as in use nor as
+// attached, and says which it named before, and which it still names when the time is over.
+func (d *Drainer) awaitNode(ctx context.Context, stay map[string]bool, waiting func(string)) (named []string, still string) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	nodes := d.cluster.CoreV1().Nodes()
 	own := kube.Selection{Fields: fields.OneTermEqualSelector(metav1.ObjectNameField, d.node).String()}
-	still, waited = "which is not known", true
 	warn := func(err error) { d.log.Warn("watching the node's volumes", "node", d.node, "error", err) }
-	first := true
+	still = notKnown
 	_ = kube.Watch(ctx, nodes.List, nodes.Watch, own, &corev1.Node{}, func(found map[string]*corev1.Node) {
 		n, ok := found[d.node]
 		if !ok {
 			return
 		}
-		still = list(slices.DeleteFunc(volumesOn(n), func(v string) bool { return stay[v] }))
-		if still == "" {
-			waited = !first
+		now := volumesOn(n, stay)
+		named = append(named, now...)
+		if still = list(now); still == "" {
 			cancel()
 			return
 		}
-		first = false
 		waiting(still)
 	}, warn)
-	return still, waited
+	slices.Sort(named)
+	return slices.Compact(named), still
 }
 
-// volumesOn are the volumes of CSI drivers that the Node's status names, sorted.
-func volumesOn(n *corev1.Node) []string {
+// awaitDetached waits until there is no VolumeAttachment for these volumes and this node any more, and says for which there still is
+// one when the time is over. The controller takes a volume out of the Node's status before it asks for its detachment, and deletes
+// the VolumeAttachment when the driver has said that it is done.
+func (d *Drainer) awaitDetached(ctx context.Context, volumes []string, waiting func(string)) string {
+	delay := firstDelay
+	for {
+		volumes = slices.DeleteFunc(volumes, func(v string) bool { return d.detached(ctx, v) })
+		if len(volumes) == 0 {
+			return ""
+		}
+		waiting(list(volumes))
+		select {
+		case <-ctx.Done():
+			return list(volumes)
+		case <-time.After(delay):
+		}
+		delay = min(delay*8/5, maxDelay)
+	}
+}
+
+// detached tells whether nothing is to be awaited any more for a volume that the Node named. It goes by the REST client: the one of
+// package storage/v1 would be linked with all its methods, for one GET. To a node that asks for a VolumeAttachment that is gone the
+// node authorizer says that it is forbidden, and so does a cluster where nobody has permitted it.
+func (d *Drainer) detached(ctx context.Context, volume string) bool {
+	name := attachmentOf(volume, d.node)
+	var a storagev1.VolumeAttachment
+	err := d.clientset.CoreV1().RESTClient().Get().AbsPath("/apis/storage.k8s.io/v1").Resource("volumeattachments").Name(name).Do(ctx).Into(&a)
+	switch {
+	case apierrors.IsNotFound(err):
+		return true
+	case apierrors.IsForbidden(err):
+		d.log.Debug("the attachment of a volume is gone, or may not be read", "volume", volume, "err", err)
+		return true
+	case err != nil:
+		d.log.Debug("looking for the attachment of a volume", "volume", volume, "err", err)
+	}
+	return false
+}
+
+// attachmentOf is the name that the attach/detach controller gives to the VolumeAttachment of a volume, which is named as in a
+// Node's status, and a node.
+func attachmentOf(volume, node string) string {
+	driver, handle, _ := strings.Cut(strings.TrimPrefix(volume, csiVolume), "^")
+	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(handle+driver+node)))
+}
+
+// volumesOn are the volumes of CSI drivers that the Node's status names, but for those that stay, sorted.
+func volumesOn(n *corev1.Node, stay map[string]bool) []string {
 	var all []string
 	for _, v := range n.Status.VolumesInUse {
 		all = append(all, string(v))
@@ -60,5 +183,5 @@ func volumesOn(n *corev1.Node) []string {
 		all = append(all, string(v.Name))
 	}
 	slices.Sort(all)
-	return slices.DeleteFunc(slices.Compact(all), func(v string) bool { return !strings.HasPrefix(v, csiVolume) })
+	return slices.DeleteFunc(slices.Compact(all), func(v string) bool { return stay[v] || !strings.HasPrefix(v, csiVolume) })
 }

@@ -12,6 +12,8 @@
 //     name is never hit by an eviction meant for the one before. There is no DELETE.
 //   - A pod that would be lost or would not come back is never evicted or ridden through unless the setting says so;
 //     a setting that is not known reads as `block`.
+//   - Nothing is evicted while a pod is there that blocks, or that is awaited without a limit, nor while the host cannot be asked
+//     whether pods outlive its reboot.
 //   - After [Drainer.Run] has returned, it sends no further eviction.
 //   - [Drainer.Run] returns nil only after a consistent LIST has confirmed what the watch showed: nothing is in the way.
 //

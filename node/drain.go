@@ -22,9 +22,6 @@ import (
 // DefaultConcurrency is how many evictions are in flight at most.
 const DefaultConcurrency = 50
 
-// beforeDeadline is when a drain stops to wait for volumes: late enough to have waited, early enough to go on.
-const beforeDeadline = 5 * time.Second
-
 // requestTimeout bounds one request that nobody else bounds: an eviction waits in the server for up to 10 s on a
 // contended budget, and for its admission webhooks.
 const requestTimeout = 40 * time.Second
@@ -32,7 +29,7 @@ const requestTimeout = 40 * time.Second
 // DrainSettings are the rules of a drain, and what its caller knows.
 type DrainSettings struct {
 	Policy
-	Timeout time.Duration // ends Run with context.DeadlineExceeded; 0: only the caller's context ends it
+	Timeout time.Duration // from Begun; ends Run with context.DeadlineExceeded; 0: only the caller's context ends it
 	Grace   time.Duration // the longest grace period that a pod is given; 0: its own
 	Wait    time.Duration // from Begun to the first eviction: load balancers take their time to leave a node
 	Volumes time.Duration // how long the volumes of pods that have ended are awaited; 0: not at all
@@ -46,7 +43,7 @@ type DrainView struct {
 	Running, Empty     bool
 	Evicted, Remaining int    // evictions accepted by this run; pods still in the way
 	Reason             string // what holds it up: a reason of a plan, pdb, eviction, load-balancer, volume; "" nothing does
-	Message            string // at most 200 bytes, names the pods in the way
+	Message            string // at most 470 bytes, names the pods in the way
 	Summary            string // when it is empty: what was done
 }
 
@@ -112,7 +109,8 @@ func (d *Drainer) Plan(ctx context.Context, s DrainSettings) (DrainPlan, error) 
 	if err != nil {
 		return DrainPlan{}, err
 	}
-	return Plan(pods, s.Policy, d.facts(ctx, pods, s)), nil
+	f, _ := d.facts(ctx, pods, s) // the plan says where it goes by what is not known
+	return Plan(pods, s.Policy, f), nil
 }
 
 // Outlook is what a drain would meet if it began now.
@@ -133,7 +131,8 @@ func (d *Drainer) Look(ctx context.Context, s DrainSettings, preflight bool) (Ou
 	if preflight {
 		facts = d.facts // the mode of a drain blocks none, and is worth asking for only when there is to be one
 	}
-	plan := Plan(pods, s.Policy, facts(ctx, pods, s))
+	f, _ := facts(ctx, pods, s) // as in Plan
+	plan := Plan(pods, s.Policy, f)
 	var o Outlook
 	o.Reason, o.Message = blocked(plan.Pods)
 	if i := slices.IndexFunc(pods, kured); i >= 0 {
@@ -178,12 +177,16 @@ func blocked(plans []PodPlan) (reason, message string) {
 
 // Run evicts what the plan says and returns nil when nothing is in the way any more: when every pod that is not ignored
 // and does not ride through has ended, and its volumes are off the node or have been awaited for long enough. It gives up on
-// no pod; ctx or the timeout of s ends it, with the context's error. progress is called, from this goroutine, whenever
-// something has changed.
+// no pod; ctx or the timeout of s ends it, with the context's error. When the host cannot be asked whether pods outlive its
+// reboot, it returns that error before it evicts what might have stayed: it is meant to be called again. progress is called,
+// from this goroutine, whenever something has changed.
 func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainView)) error {
+	if now := time.Now(); s.Begun.IsZero() || s.Begun.After(now) {
+		s.Begun = now
+	}
 	if s.Timeout > 0 {
 		var done context.CancelFunc
-		ctx, done = context.WithTimeout(ctx, s.Timeout)
+		ctx, done = context.WithDeadline(ctx, s.Begun.Add(s.Timeout))
 		defer done()
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -198,27 +201,15 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		_ = kube.Watch(ctx, pods.List, pods.Watch, kube.Selection{Fields: ownPods(d.node)}, &corev1.Pod{},
 			func(found map[string]*corev1.Pod) { latest(snapshots, found) }, warn)
 	})
-	if now := time.Now(); s.Begun.IsZero() || s.Begun.After(now) {
-		s.Begun = now
-	}
-	var until time.Time // when volumes were awaited for long enough
-	var still string    // those that were on the node then
+	vols := awaiting{settings: s}
 	err := d.run(ctx, effects{
 		snapshots: snapshots,
-		facts:     func(ctx context.Context, pods []*corev1.Pod) Facts { return d.facts(ctx, pods, s) },
+		facts:     func(ctx context.Context, pods []*corev1.Pod) (Facts, error) { return d.facts(ctx, pods, s) },
 		volumes:   d.bound,
 		evict:     func(ctx context.Context, p PodPlan) error { return d.evict(ctx, p, s.Grace) },
 		confirm:   func(ctx context.Context) ([]*corev1.Pod, error) { return listPods(ctx, d.clientset, d.node) },
 		detached: func(ctx context.Context, left []*corev1.Pod, waiting func(string)) (string, bool) {
-			if until.IsZero() {
-				until = s.volumesUntil(time.Now())
-			}
-			if !time.Now().Before(until) {
-				return still, false
-			}
-			var waited bool
-			still, waited = d.awaitVolumes(ctx, left, until, waiting)
-			return still, waited
+			return vols.wait(ctx, d, left, waiting)
 		},
 		progress: progress,
 	}, newRota(s, d.concurrency))
@@ -226,15 +217,6 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		return fmt.Errorf("draining node %q: %w", d.node, err)
 	}
 	return nil
-}
-
-// volumesUntil is until when volumes are awaited: not to the end of the drain, which would fail for them.
-func (s DrainSettings) volumesUntil(now time.Time) time.Time {
-	until := now.Add(s.Volumes)
-	if last := s.Begun.Add(s.Timeout - beforeDeadline); s.Timeout > 0 && last.Before(until) {
-		return last
-	}
-	return until
 }
 
 // latest puts found into a channel of one place, in place of what nobody has taken yet.
@@ -260,7 +242,7 @@ func (d *Drainer) evict(ctx context.Context, p PodPlan, grace time.Duration) err
 		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}},
 	}
 	if own := p.grace; grace > 0 && own > grace {
-		seconds := int64(grace.Seconds())
+		seconds := int64((grace + time.Second - 1) / time.Second) // up: 0 would end it by force
 		e.DeleteOptions.GracePeriodSeconds = &seconds
 	}
 	return d.post(e).Do(ctx).Error()
@@ -276,7 +258,7 @@ func (d *Drainer) post(e *policyv1.Eviction) *rest.Request {
 // effects are what a run acts through.
 type effects struct {
 	snapshots <-chan []*corev1.Pod // all pods of the node, after each change
-	facts     func(context.Context, []*corev1.Pod) Facts
+	facts     func(context.Context, []*corev1.Pod) (Facts, error)
 	volumes   func(context.Context, []*corev1.Pod) (bound, unread map[string]string) // of facts, for pods that are new
 	evict     func(context.Context, PodPlan) error
 	confirm   func(context.Context) ([]*corev1.Pod, error) // what a snapshot shows, asked for
@@ -306,7 +288,11 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case pods := <-e.snapshots:
-			st.observe(pods, e.know(ctx, st, pods), time.Now())
+			f, err := e.know(ctx, st, pods)
+			if err != nil {
+				return err
+			}
+			st.observe(pods, f, time.Now())
 		case r := <-replies:
 			a := classify(r.err)
 			d.metrics.evictions.WithLabelValues(a.result).Inc()
@@ -339,17 +325,17 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 }
 
 // know asks for everything at the first look, and later only about pods that are new.
-func (e effects) know(ctx context.Context, st *rota, pods []*corev1.Pod) Facts {
+func (e effects) know(ctx context.Context, st *rota, pods []*corev1.Pod) (Facts, error) {
 	if !st.seen {
 		return e.facts(ctx, pods)
 	}
 	f := st.facts
 	f.Bound, f.Unread = e.volumes(ctx, pods)
-	return f
+	return f, nil
 }
 
 // settle asks the API server whether the node is as empty as the watch shows, and waits for the volumes of the pods that have
-// gone. As a pod may have come meanwhile, it asks once more then. Its error is that of ctx.
+// gone. As a pod may have come meanwhile, it asks once more then. Its error is that of ctx, or of the host that cannot be asked.
 func (d *Drainer) settle(ctx context.Context, e effects, st *rota) error {
 	for again := true; again; {
 		pods, err := e.confirm(ctx)
@@ -357,7 +343,11 @@ func (d *Drainer) settle(ctx context.Context, e effects, st *rota) error {
 		case err != nil:
 			d.log.Warn("confirming that the node is empty", "node", d.node, "error", err)
 		case st.how.stay && st.policy.Mode == ModeAuto:
-			st.lastLook(pods, e.facts(ctx, pods), time.Now())
+			f, err := e.facts(ctx, pods)
+			if err != nil {
+				return err
+			}
+			st.lastLook(pods, f, time.Now())
 		}
 		if !st.confirmed(pods, err, time.Now()) {
 			return nil

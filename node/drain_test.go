@@ -35,8 +35,9 @@ type world struct {
 	latency   time.Duration                 // of an eviction
 	confirm   func() ([]*corev1.Pod, error) // nil: no pod is left
 	facts     Facts
-	left      string      // volumes
-	detach    func() bool // called when volumes are awaited; tells that it took time
+	host      func() error // nil: it can be asked
+	left      string       // volumes
+	detach    func() bool  // called when volumes are awaited; tells that it took time
 	views     []DrainView
 	unusual   func(context.Context) error // in place of an answer
 }
@@ -104,6 +105,13 @@ func (w *world) evict(ctx context.Context, p PodPlan) error {
 	return nil
 }
 
+func (w *world) unasked() error {
+	if w.host == nil {
+		return nil
+	}
+	return w.host()
+}
+
 // there are the pods as the API server has them.
 func (w *world) there() ([]*corev1.Pod, error) {
 	w.mu.Lock()
@@ -124,7 +132,7 @@ func (w *world) drain(t *testing.T, limit time.Duration, s DrainSettings) error 
 	d := &Drainer{node: "n1", concurrency: DefaultConcurrency, metrics: m, log: logger(nil)}
 	err = d.run(ctx, effects{
 		snapshots: w.snapshots, evict: w.evict,
-		facts: func(context.Context, []*corev1.Pod) Facts { return w.facts },
+		facts: func(context.Context, []*corev1.Pod) (Facts, error) { return w.facts, w.unasked() },
 		volumes: func(context.Context, []*corev1.Pod) (bound, unread map[string]string) {
 			return w.facts.Bound, w.facts.Unread
 		},
@@ -216,6 +224,28 @@ func TestRunBudgets(t *testing.T) {
 			}
 			if n := len(w.asked); n > 20 {
 				t.Errorf("asked %d times: %v", n, w.asked)
+			}
+		})
+	})
+	t.Run("a budget whose status is behind is left alone for as long as the server says", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(2)...)
+			w.answer = func(*corev1.Pod) error {
+				if time.Since(w.begun) > 25*time.Second {
+					return nil
+				}
+				err := budgetSays("The disruption budget web is still being processed by the server.")
+				var status *apierrors.StatusError
+				if errors.As(err, &status) {
+					status.ErrStatus.Details.RetryAfterSeconds = 10
+				}
+				return err
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(w.asked); n < 4 || n > 5 { // at once, after 10 s to 12 s, and again, and then both
+				t.Errorf("asked %v", w.asked)
 			}
 		})
 	})
@@ -340,6 +370,59 @@ func TestRunTiers(t *testing.T) {
 			}
 		})
 	})
+	t.Run("while the end of a pod is awaited that nobody knows, none is evicted, of whatever tier", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(append(many(2), critical(), web(says(DoWait)))...)
+			time.AfterFunc(5*time.Minute, func() { w.change(func() { delete(w.pods, "a") }) })
+			if err := w.drain(t, time.Hour, DrainSettings{}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"5m0s web-00", "5m0s web-01", "5m0s dns"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+	t.Run("a drain that a pod keeps from ending evicts nobody, and one that comes meanwhile ends the evictions", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(3)...)
+			w.latency = time.Second
+			time.AfterFunc(500*time.Millisecond, func() { w.change(func() { w.pods["green"] = pod("green") }) })
+			if err := w.drain(t, time.Minute, DrainSettings{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("got %v", err)
+			}
+			want := DrainView{
+				Running: true, Evicted: 1, Remaining: 3, Reason: ReasonUnmanagedPod,
+				Message: "shop/green: it has no controller: an eviction would delete it for good; waiting for shop/web-01, shop/web-02",
+			}
+			if diff := cmp.Diff([]string{"0s web-00"}, w.asked); diff != "" || w.last() != want {
+				t.Errorf("%s%+v", diff, w.last())
+			}
+		})
+	})
+	t.Run("that it cannot end is said before what pods were refused for until then", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(many(1)...)
+			w.answer = func(*corev1.Pod) error { return budgetSays(noRoom) }
+			time.AfterFunc(10*time.Second, func() { w.change(func() { w.pods["green"] = pod("green") }) })
+			_ = w.drain(t, time.Minute, DrainSettings{})
+			if got := w.last(); got.Reason != ReasonUnmanagedPod || !strings.Contains(got.Message, "disruption budget shop/web") {
+				t.Errorf("%+v", got)
+			}
+		})
+	})
+	t.Run("a pod that is awaited for a time, or that ends already, holds no other", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(append(many(1), pod("job", ownedBy("Job", "report")), pod("ends", ending))...)
+			time.AfterFunc(20*time.Minute, func() { w.change(func() { delete(w.pods, "ends") }) })
+			s := DrainSettings{Policy: Policy{Jobs: DoWait, JobsFor: 10 * time.Minute}}
+			if err := w.drain(t, time.Hour, s); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"0s web-00", "10m0s job"}, w.asked); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
 	t.Run("a pod that blocks and appears during the drain holds it, and is not touched", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(pod("green"))
@@ -437,6 +520,38 @@ func TestRunStays(t *testing.T) {
 			}
 			if diff := cmp.Diff([]string{"0s b"}, w.asked); diff != "" || w.last().Summary != "1 pod evicted, 2 stay, the mode of the drain is never" {
 				t.Errorf("%s%s", diff, w.last().Summary)
+			}
+		})
+	})
+}
+
+func TestRunEndsWhenTheHostCannotBeAsked(t *testing.T) {
+	noBus := errors.New("no bus")
+	t.Run("at the first look, before anything is evicted, whatever the mode", func(t *testing.T) {
+		for _, mode := range []string{ModeAlways, ModeAuto, ModeNever} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(web(tolerating(300)))
+				w.facts = measured(func(f *Facts) { f.Ends = "whether the kubelet ends it is not known" })
+				w.host = func() error { return noBus }
+				if err := w.drain(t, time.Minute, DrainSettings{Policy: Policy{Mode: mode}}); !errors.Is(err, noBus) || len(w.asked) > 0 {
+					t.Errorf("%s: %v, asked %v", mode, err, w.asked)
+				}
+			})
+		}
+	})
+	t.Run("and at the last, before it evicts those that were to stay", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(web(tolerating(300)))
+			w.facts, w.confirm = measured(), w.there
+			looks := 0
+			w.host = func() error {
+				if looks++; looks == 1 {
+					return nil
+				}
+				return noBus
+			}
+			if err := w.drain(t, time.Minute, DrainSettings{Policy: Policy{Mode: ModeAuto}}); !errors.Is(err, noBus) || len(w.asked) > 0 {
+				t.Errorf("%v, asked %v", err, w.asked)
 			}
 		})
 	})
@@ -641,6 +756,42 @@ func TestRunPace(t *testing.T) {
 			}
 			if n := len(w.asked); n < 5 || n > 12 {
 				t.Errorf("asked %d times in a minute", n)
+			}
+		})
+	})
+}
+
+// Names as long as those that charts make.
+func TestRunNamesWhatHoldsItUp(t *testing.T) {
+	long := func(name string) string { return name + strings.Repeat("x", 47-len(name)) }
+	named := func(n int) []*corev1.Pod {
+		var pods []*corev1.Pod
+		for i := range n {
+			pods = append(pods, pod(fmt.Sprintf("%s-%05d", long("web"), i), ownedBy("ReplicaSet", "web"), func(p *corev1.Pod) { p.Namespace = long("shop") }))
+		}
+		return pods
+	}
+	t.Run("a budget", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(named(60)...)
+			w.answer = func(*corev1.Pod) error {
+				return budgetSays("The disruption budget " + long("budget") + " needs 3 healthy pods and has 3 currently")
+			}
+			_ = w.drain(t, time.Minute, DrainSettings{})
+			if want := "disruption budget " + long("shop") + "/" + long("budget") + " needs 3"; !strings.Contains(w.last().Message, want) {
+				t.Errorf("no %q in %q", want, w.last().Message)
+			}
+		})
+	})
+	t.Run("finalizers", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			pods := named(1)
+			pods[0].Finalizers = []string{long("example.com/a"), long("example.com/b"), long("example.com/c")}
+			w := newWorld(pods...)
+			w.end = func(_ *world, p *corev1.Pod) { ending(p) }
+			_ = w.drain(t, 2*time.Minute, DrainSettings{})
+			if want := "its finalizers are " + list(pods[0].Finalizers); !strings.HasSuffix(w.last().Message, want) {
+				t.Errorf("no %q in %q", want, w.last().Message)
 			}
 		})
 	})

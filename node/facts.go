@@ -21,33 +21,35 @@ import (
 const asking = 10
 
 // facts are all that a plan needs to know about pods that were listed. What cannot be read is left out, and the plan goes the
-// careful way.
-func (d *Drainer) facts(ctx context.Context, pods []*corev1.Pod, s DrainSettings) Facts {
-	f := d.known(ctx, pods, s)
+// careful way. The error is of the host alone: with it the facts are good to be shown, and not to be acted on.
+func (d *Drainer) facts(ctx context.Context, pods []*corev1.Pod, s DrainSettings) (Facts, error) {
+	f, unasked := d.known(ctx, pods, s)
 	if s.Mode != ModeAuto {
-		return f
+		return f, unasked
 	}
 	if f.Alone = d.alone(ctx); f.Alone || len(s.Downtimes) < minDowntimes {
-		return f
+		return f, unasked
 	}
 	if f.Hindrance = d.hindrance(ctx); f.Hindrance != "" {
-		return f
+		return f, unasked
 	}
 	budgets, err := d.budgets(ctx, pods)
 	if err != nil {
 		f.Hindrance = "whether disruption budgets allow it is not known: " + err.Error()
-		return f
+		return f, unasked
 	}
 	f.Short = shortOf(pods, budgets)
 	f.Elsewhere = d.elsewhere(ctx, pods)
-	return f
+	return f, unasked
 }
 
 // known are facts without what only the mode of a drain asks for.
-func (d *Drainer) known(ctx context.Context, pods []*corev1.Pod, s DrainSettings) Facts {
-	f := Facts{Now: time.Now(), Downtimes: s.Downtimes, Ends: d.ends(ctx)}
+func (d *Drainer) known(ctx context.Context, pods []*corev1.Pod, s DrainSettings) (Facts, error) {
+	f := Facts{Now: time.Now(), Downtimes: s.Downtimes}
+	var unasked error
+	f.Ends, unasked = d.ends(ctx)
 	f.Bound, f.Unread = d.bound(ctx, pods)
-	return f
+	return f, unasked
 }
 
 // hindrance says why this node may not be away with its pods now: two nodes that are could have all pods of a kind.
@@ -64,18 +66,18 @@ func (d *Drainer) hindrance(ctx context.Context) string {
 	return ""
 }
 
-// ends says why no pod outlives a reboot of this host.
-func (d *Drainer) ends(ctx context.Context) string {
+// ends says why no pod outlives a reboot of this host; its error, that the host could not be asked.
+func (d *Drainer) ends(ctx context.Context) (string, error) {
 	if d.endsPods == nil {
-		return ""
+		return "", nil
 	}
 	switch ends, err := d.endsPods(ctx); {
 	case err != nil:
-		return "whether the kubelet ends it when the host shuts down is not known: " + err.Error()
+		return "whether the kubelet ends every pod when the host shuts down is not known: " + err.Error(), fmt.Errorf("asking whether the kubelet ends pods when the host shuts down: %w", err)
 	case ends:
-		return "the kubelet ends every pod when the host shuts down (shutdownGracePeriod)"
+		return "the kubelet ends every pod when the host shuts down (shutdownGracePeriod)", nil
 	}
-	return ""
+	return "", nil
 }
 
 // alone tells that the cluster has no other node.

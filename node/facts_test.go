@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,10 +13,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
+
+	"kubebaton.io/baton/kube"
 )
 
 // claimed gives a pod a volume.
@@ -32,7 +37,7 @@ func (s *scene) volume(name string, source corev1.PersistentVolumeSource, key st
 	s.t.Helper()
 	v := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: s.ns + "-" + name}, Spec: corev1.PersistentVolumeSpec{
 		Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-		PersistentVolumeSource: source,
+		PersistentVolumeSource: source, ClaimRef: &corev1.ObjectReference{Namespace: s.ns, Name: name},
 	}}
 	if key != "" {
 		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
@@ -153,9 +158,13 @@ func TestFactsOfMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	auto := DrainSettings{Policy: Policy{Mode: ModeAuto}, Downtimes: []time.Duration{1, 2, 3}}
+	factsOf := func(d *Drainer, settings DrainSettings) Facts {
+		f, _ := d.facts(t.Context(), pods, settings)
+		return f
+	}
 	d := s.drainer(s.clientset)
 	t.Run("ready pods elsewhere are those that their controller counts, without those here", func(t *testing.T) {
-		got := d.facts(t.Context(), pods, auto)
+		got := factsOf(d, auto)
 		want := map[string]int{string(web): 1, string(db): 0}
 		if diff := cmp.Diff(want, got.Elsewhere); diff != "" || got.Alone {
 			t.Errorf("%salone: %v", diff, got.Alone)
@@ -164,12 +173,12 @@ func TestFactsOfMode(t *testing.T) {
 	t.Run("a budget counts all of its pods here, as all will be away", func(t *testing.T) {
 		s.budget("web") // of all: their label is the same
 		s.allow("web", 3)
-		got := d.facts(t.Context(), pods, auto).Short
+		got := factsOf(d, auto).Short
 		if len(got) != len(pods) || !strings.Contains(got[string(pods[0].UID)], "disruption budget web allows 3 of 6 now") {
 			t.Errorf("%q", got)
 		}
 		s.allow("web", 6)
-		if got := d.facts(t.Context(), pods, auto).Short; len(got) != 0 {
+		if got := factsOf(d, auto).Short; len(got) != 0 {
 			t.Errorf("%q", got)
 		}
 	})
@@ -177,7 +186,7 @@ func TestFactsOfMode(t *testing.T) {
 		defer func() { d.othersDown = nil }()
 		for want, err := range map[string]error{"others may be down too: n7": nil, "whether other nodes are down is not known: no API": errors.New("no API")} {
 			d.othersDown = func(context.Context) ([]string, error) { return []string{"n7"}, err }
-			if got := d.facts(t.Context(), pods, auto); got.Hindrance != want || got.Elsewhere != nil {
+			if got := factsOf(d, auto); got.Hindrance != want || got.Elsewhere != nil {
 				t.Errorf("%+v, want %q", got, want)
 			}
 		}
@@ -185,12 +194,12 @@ func TestFactsOfMode(t *testing.T) {
 	t.Run("what the mode does not need is not asked for", func(t *testing.T) {
 		for _, settings := range []DrainSettings{{}, {Policy: Policy{Mode: ModeNever}}} {
 			s.requests.reset()
-			if f := d.facts(t.Context(), pods, settings); f.Elsewhere != nil || len(s.requests.calls) != 0 {
+			if f := factsOf(d, settings); f.Elsewhere != nil || len(s.requests.calls) != 0 {
 				t.Errorf("%+v: %v", f, s.requests.calls)
 			}
 		}
 		s.requests.reset()
-		if f := d.facts(t.Context(), pods, DrainSettings{Policy: auto.Policy}); f.Elsewhere != nil || len(s.requests.calls) != 1 {
+		if f := factsOf(d, DrainSettings{Policy: auto.Policy}); f.Elsewhere != nil || len(s.requests.calls) != 1 {
 			t.Errorf("without downtimes: %+v, %v", f, s.requests.calls)
 		}
 	})
@@ -201,8 +210,9 @@ func TestFactsOfMode(t *testing.T) {
 			want string
 		}{{want: ""}, {ends: true, want: "shutdownGracePeriod"}, {err: errors.New("no bus"), want: "not known: no bus"}} {
 			d.endsPods = func(context.Context) (bool, error) { return tc.ends, tc.err }
-			if got := d.facts(t.Context(), pods, DrainSettings{}).Ends; !strings.Contains(got, tc.want) || (tc.want == "") != (got == "") {
-				t.Errorf("%+v: %q", tc, got)
+			got, err := d.facts(t.Context(), pods, DrainSettings{})
+			if !strings.Contains(got.Ends, tc.want) || (tc.want == "") != (got.Ends == "") || !errors.Is(err, tc.err) {
+				t.Errorf("%+v: %q, %v", tc, got.Ends, err)
 			}
 		}
 	})
@@ -248,6 +258,7 @@ func TestVolumesAreAwaited(t *testing.T) {
 		status(all, all)
 		return s, status
 	}
+	const left = "waits until these volumes are off the node: "
 	t.Run("until the node's status names none of a pod that has ended", func(t *testing.T) {
 		s, status := set(t)
 		var kubelet sync.WaitGroup
@@ -278,10 +289,118 @@ func TestVolumesAreAwaited(t *testing.T) {
 				said = append(said, v.Message)
 			}
 		}
-		const left = "waits until these volumes are off the node: "
 		want := []string{left + string(name("a")) + ", " + string(name("b")), left + string(name("b"))}
 		if last := views[len(views)-1]; cmp.Diff(want, said) != "" || last.Summary != "3 pods evicted, 1 stay" {
 			t.Errorf("said %q, last %+v", said, last)
+		}
+	})
+	// What the attach/detach controller makes for a volume that is to be on the node, and deletes when it is off.
+	attachment := func(s *scene, handle string) string {
+		t.Helper()
+		volume := s.ns + "-" + handle
+		va := &storagev1.VolumeAttachment{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("csi-%x", sha256.Sum256([]byte(handle+driver+s.node)))},
+			Spec:       storagev1.VolumeAttachmentSpec{Attacher: driver, NodeName: s.node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &volume}},
+		}
+		if _, err := s.admin.StorageV1().VolumeAttachments().Create(t.Context(), va, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return va.Name
+	}
+	detach := func(s *scene, name string) {
+		if err := s.admin.StorageV1().VolumeAttachments().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	// off drains the scene's node; the Node names only the volume that stays as soon as it is waited for, and then is called, if ever,
+	// when a is the one that is still waited for. It returns what was said.
+	off := func(s *scene, status func(inUse, attached []corev1.UniqueVolumeName), settings DrainSettings, c kube.Interface, then func()) (said []string, last DrainView) {
+		t.Helper()
+		var cluster sync.WaitGroup
+		d, err := NewDrainer(DrainerConfig{Clientset: c, Cluster: s.clientset, Node: s.node})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = d.Run(t.Context(), settings, func(v DrainView) {
+			last = v
+			if v.Reason != ReasonVolume {
+				return
+			}
+			said = append(said, v.Message)
+			switch {
+			case strings.HasSuffix(v.Message, "^b"):
+				shared := []corev1.UniqueVolumeName{name("shared")}
+				cluster.Go(func() { status(shared, shared) })
+			case strings.HasSuffix(v.Message, "^a"):
+				cluster.Go(then)
+			}
+		})
+		cluster.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return said, last
+	}
+	both, one := left+string(name("a"))+", "+string(name("b")), left+string(name("a"))
+	t.Run("and there is no VolumeAttachment for them any more", func(t *testing.T) {
+		s, status := set(t)
+		va := attachment(s, "a")
+		attachment(s, "shared")
+		said, last := off(s, status, DrainSettings{Volumes: time.Minute}, s.clientset, func() { detach(s, va) })
+		if diff := cmp.Diff([]string{both, one}, said); diff != "" || last.Summary != "3 pods evicted, 1 stay" {
+			t.Errorf("%s%+v", diff, last)
+		}
+	})
+	t.Run("no longer for those either, and then they are named", func(t *testing.T) {
+		s, status := set(t)
+		attachment(s, "a")
+		_, last := off(s, status, DrainSettings{Volumes: 2 * time.Second}, s.clientset, func() {})
+		if want := "3 pods evicted, 1 stay, still attached: " + string(name("a")); last.Summary != want {
+			t.Errorf("said %q", last.Summary)
+		}
+	})
+	attachments := rbacv1.PolicyRule{APIGroups: []string{"storage.k8s.io"}, Resources: []string{"volumeattachments"}, Verbs: []string{"impersonate-on:associated-node:get"}}
+	volumes := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims", "persistentvolumes"}, Verbs: []string{"impersonate-on:associated-node:get"}}
+	for name, tc := range map[string]struct {
+		rules []rbacv1.PolicyRule
+		want  []string
+	}{
+		"an agent that acts as its node reads its own": {append(ownNodeRules(), volumes, attachments), []string{both, one}},
+		"one that may not read them does not wait":     {append(ownNodeRules(), volumes), []string{both}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, status := set(t)
+			va := attachment(s, "a")
+			own, _ := connect(t, OwnNodeConfig(s.agent(tc.rules...), s.node))
+			permitted(t, own, s.node)
+			said, last := off(s, status, DrainSettings{Volumes: time.Minute}, own, func() { detach(s, va) })
+			if diff := cmp.Diff(tc.want, said); diff != "" || !last.Empty || strings.Contains(last.Summary, "still") {
+				t.Errorf("%s%+v", diff, last)
+			}
+		})
+	}
+	t.Run("a node without such volumes is not asked about", func(t *testing.T) {
+		s := newScene(t)
+		s.pod("web-0")
+		s.requests.reset()
+		if err := s.drainer(s.clientset).Run(t.Context(), DrainSettings{Volumes: time.Minute}, func(DrainView) {}); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.requests.count("volumeattachments"); n != 0 {
+			t.Errorf("%d requests for VolumeAttachments", n)
+		}
+	})
+	t.Run("a drain that has no time for them looks once, and names them", func(t *testing.T) {
+		s, _ := set(t)
+		s.requests.reset()
+		var last DrainView
+		late := DrainSettings{Volumes: time.Minute, Begun: time.Now().Add(-time.Hour), Timeout: time.Hour + 4*time.Second}
+		if err := s.drainer(s.clientset).Run(t.Context(), late, func(v DrainView) { last = v }); err != nil {
+			t.Fatal(err)
+		}
+		want := "3 pods evicted, 1 stay, still attached: " + string(name("a")) + ", " + string(name("b"))
+		if n := s.requests.count("/nodes"); last.Summary != want || n != 1 {
+			t.Errorf("said %q after %d looks at the Node", last.Summary, n)
 		}
 	})
 	t.Run("no longer than the setting, and then they are named", func(t *testing.T) {

@@ -23,7 +23,9 @@ import (
 //   - group authentication.k8s.io, resource nodes, verb impersonate:associated-node (no resourceNames: the server asks
 //     for all names and has checked the own one before),
 //   - core group, resource pods, verbs impersonate-on:associated-node:list and :watch,
-//   - core group, resource pods/eviction, verb impersonate-on:associated-node:create.
+//   - core group, resource pods/eviction, verb impersonate-on:associated-node:create,
+//   - core group, resources persistentvolumeclaims and persistentvolumes, and group storage.k8s.io, resource volumeattachments, verb
+//     impersonate-on:associated-node:get; without these what volumes pods have, and whether they are detached, is not known.
 func OwnNodeConfig(cfg *rest.Config, nodeName string) *rest.Config {
 	cfg = rest.CopyConfig(cfg)
 	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + nodeName}

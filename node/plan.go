@@ -126,14 +126,21 @@ func planPod(pod *corev1.Pod, p Policy, f Facts, how stance) PodPlan {
 	return pp
 }
 
-// judge is the answer of the first filter that decides about the pod.
+// judge is the answer of the first filter that decides about the pod. An eviction is decided at once only by those who know the pod;
+// with all other filters it means no objection, and a later one may have one.
 func judge(pod *corev1.Pod, p Policy, f Facts) verdict {
+	var evict verdict // by the first filter that has no objection
 	for _, decide := range filters() {
-		if v, ok := decide(pod, p, f); ok {
+		v, ok := decide(pod, p, f)
+		switch {
+		case !ok:
+		case v.told || v.decision != DecisionEvict:
 			return v
+		default:
+			evict = cmp.Or(evict, v)
 		}
 	}
-	return verdict{}
+	return evict
 }
 
 func tier(p *corev1.Pod) int {
@@ -155,7 +162,7 @@ type verdict struct {
 // filter decides about a pod, or leaves it to those after it.
 type filter func(*corev1.Pod, Policy, Facts) (verdict, bool)
 
-// filters are asked in this order; the first that decides ends it.
+// filters are asked in this order; see judge.
 func filters() []filter {
 	return []filter{
 		// What is over needs no end, even if it belongs to somebody.
@@ -208,7 +215,8 @@ func terminating(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
 // annotated is the word of the pod's owner to Baton.
 func annotated(p *corev1.Pod, _ Policy, f Facts) (verdict, bool) {
 	do, ok := p.Annotations[AnnotationEviction]
-	v := as(p, f, do, ReasonPodAnnotation, "its annotation "+AnnotationEviction+" says "+do)
+	// He may know better than the downtimes how long the pod may be away.
+	v := bearing(do, ReasonPodAnnotation, "its annotation "+AnnotationEviction+" says "+do, lostByReboot(p, f))
 	v.told = true
 	return v, ok
 }
@@ -218,7 +226,15 @@ func ruled(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 	if i < 0 {
 		return verdict{}, false
 	}
-	v := as(p, f, pol.Rules[i].Do, ReasonRule, "a rule of the configuration says "+pol.Rules[i].Do)
+	do := pol.Rules[i].Do
+	message := "a rule of the configuration says " + do
+	switch {
+	case do == DoDelete:
+		do = DoEvict
+	case do == DoEvict && metav1.GetControllerOf(p) == nil: // it would be lost, and for that there is a word of its own
+		return verdict{}, false
+	}
+	v := as(p, f, do, ReasonRule, message)
 	v.told = true
 	return v, true
 }
@@ -292,6 +308,9 @@ func emptyDir(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 
 func controlled(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
 	owner := metav1.GetControllerOf(p)
+	if owner == nil {
+		return verdict{}, false
+	}
 	return verdict{decision: DecisionEvict, reason: ReasonController, message: fmt.Sprintf("%s %s re-creates it elsewhere", owner.Kind, owner.Name)}, true
 }
 
@@ -304,9 +323,14 @@ func known(do string) string {
 
 // as is what a policy wants, as far as the pod can bear it.
 func as(p *corev1.Pod, f Facts, do, reason, message string) verdict {
+	return bearing(do, reason, message, cmp.Or(lostByReboot(p, f), lostMeanwhile(p, f)))
+}
+
+// bearing is what is wanted, unless it is to ride through and something would make the pod lost.
+func bearing(do, reason, message, lost string) verdict {
 	decision := known(do) // the words are the same
-	if why := lostByReboot(p, f); decision == DecisionRideThrough && why != "" {
-		decision, message = DecisionBlock, message+": it cannot ride through, as "+why
+	if decision == DecisionRideThrough && lost != "" {
+		decision, message = DecisionBlock, message+": it cannot ride through, as "+lost
 	}
 	return verdict{decision: decision, reason: reason, message: message}
 }
@@ -397,6 +421,19 @@ func lostByReboot(p *corev1.Pod, f Facts) string {
 		if name := device(c.Resources); name != "" {
 			return fmt.Sprintf("it holds %s, which the kubelet rejects while the device plugin is not up yet", name)
 		}
+	}
+	return ""
+}
+
+// lostMeanwhile says why a pod that nobody re-creates would be deleted while its node is away; "" when it would not, or when that
+// is not known.
+func lostMeanwhile(p *corev1.Pod, f Facts) string {
+	if len(f.Downtimes) == 0 || metav1.GetControllerOf(p) != nil {
+		return ""
+	}
+	t := tolerated(p)
+	if expected, expects := expect(f.Downtimes); t <= expected {
+		return fmt.Sprintf("the cluster deletes it after %s without its node, which is %s", t, expects)
 	}
 	return ""
 }

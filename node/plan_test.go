@@ -93,7 +93,8 @@ func chapters() map[string][]planCase {
 		"7 What its owner says":      ownersCases(),
 		"8 What the operator says":   rulesCases(),
 		"9 What comes last":          tierCases(),
-		"A The mode of the drain":    modeCases(),
+		"A Several at once":          severalCases(),
+		"B The mode of the drain":    modeCases(),
 	}
 }
 
@@ -178,6 +179,11 @@ func ridingCases() []planCase {
 		}
 	}
 	ride := Policy{Unmanaged: DoRideThrough}
+	away := func(downtimes ...time.Duration) Facts { return Facts{Downtimes: downtimes} }
+	const late = "the cluster deletes it after 5m0s without its node, which is expected back within 5m0s, half as much again as the worst of 2 downtimes, 3m20s"
+	rides := func(reason, message string) PodPlan {
+		return PodPlan{Decision: DecisionRideThrough, Reason: reason, Message: message, Impact: ImpactDowntime}
+	}
 	return []planCase{
 		{"a GPU does not ride through", pod("a", asksFor("nvidia.com/gpu")), ride, Facts{}, block("it holds nvidia.com/gpu, which the kubelet rejects while the device plugin is not up yet")},
 		{"nor does a GPU of an init container", pod("a", func(p *corev1.Pod) {
@@ -186,6 +192,24 @@ func ridingCases() []planCase {
 		{"nor a resource claim", pod("a", func(p *corev1.Pod) { p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}} }), ride, Facts{}, block("it holds a device through a resource claim")},
 		{"nor restartPolicy OnFailure", pod("a", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure }), ride, Facts{}, block("restartPolicy OnFailure does not start it again")},
 		{"nor a container's own restartPolicy Never", pod("a", func(p *corev1.Pod) { p.Spec.Containers[0].RestartPolicy = &never }), ride, Facts{}, block("restartPolicy Never of container main does not start it again")},
+		{"a node that was back long before the cluster deletes it", pod("a", tolerating(300)), ride, away(time.Minute, 3*time.Minute), rides(ReasonUnmanagedPod, "it has no controller: it comes back with the node")},
+		{"a node that may be away for longer than it is tolerated", pod("a", tolerating(300)), ride, away(time.Minute, 200*time.Second), block(late)},
+		{
+			"the same, where a rule of the configuration says that it rides through", pod("a", tolerating(300)),
+			Policy{Rules: []Rule{{Do: DoRideThrough}}},
+			away(time.Minute, 200*time.Second),
+			PodPlan{Decision: DecisionBlock, Reason: ReasonRule, Impact: ImpactNone, Message: "a rule of the configuration says ride-through: it cannot ride through, as " + late},
+		},
+		{"one downtime is enough to know", pod("a", tolerating(30)), ride, away(time.Minute), block(
+			"the cluster deletes it after 30s without its node, which is expected back within 1m30s, half as much again as the worst of 1 downtime, 1m0s")},
+		{"a pod that is tolerated for ever rides through a slow reboot too", pod("a", tolerating(-1)), ride, away(time.Hour), rides(ReasonUnmanagedPod, "it has no controller: it comes back with the node")},
+		{"its owner's own word counts whatever the downtimes were", pod("a", tolerating(300), says(DoRideThrough)), Policy{}, away(time.Hour), rides(ReasonPodAnnotation, "its annotation kubebaton.io/eviction says ride-through")},
+		{
+			"what a controller re-creates is not lost, however slow the node is", web(tolerating(300)),
+			Policy{Rules: []Rule{{Do: DoRideThrough}}},
+			away(time.Hour),
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionRideThrough, Reason: ReasonRule, Message: "a rule of the configuration says ride-through", Impact: ImpactDowntime},
+		},
 	}
 }
 
@@ -296,9 +320,83 @@ func rulesCases() []planCase {
 			Facts{},
 			PodPlan{Decision: DecisionRideThrough, Reason: ReasonRule, Message: "a rule of the configuration says ride-through", Impact: ImpactDowntime},
 		},
+		{
+			"a rule that says evict does not delete a pod without a controller", pod("a"),
+			Policy{Rules: []Rule{{Do: DoEvict}}},
+			Facts{},
+			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: an eviction would delete it for good", Impact: ImpactNone},
+		},
+		{
+			"one that says delete does", pod("a"),
+			Policy{Rules: []Rule{{Do: DoDelete}}},
+			Facts{},
+			PodPlan{Decision: DecisionEvict, Reason: ReasonRule, Message: "a rule of the configuration says delete", Impact: ImpactLost},
+		},
+		{
+			"and evicts what has one, as one that says evict does", web(onDisk("")),
+			Policy{EmptyDir: DoBlock, Rules: []Rule{{Do: DoDelete}}},
+			Facts{},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonRule, Message: "a rule of the configuration says delete", Impact: ImpactMoved},
+		},
 		{"a DaemonSet's pod is left alone whatever rules say", pod("a", ownedBy("DaemonSet", "proxy")), Policy{Rules: []Rule{{Do: DoEvict}}}, Facts{}, PodPlan{
 			Owner: "DaemonSet/proxy", Decision: DecisionIgnore, Reason: ReasonDaemonSet, Message: "a DaemonSet keeps it on this node", Impact: ImpactNone,
 		}},
+	}
+}
+
+func severalCases() []planCase {
+	spared := annotatedWith(AnnotationDoNotDisrupt, "true")
+	const says = `it says karpenter.sh/do-not-disrupt: "true"`
+	local := Facts{Bound: map[string]string{"uid-a": "pv-7"}}
+	task := func(edits ...func(*corev1.Pod)) *corev1.Pod {
+		return pod("a", append([]func(*corev1.Pod){ownedBy("Job", "report")}, edits...)...)
+	}
+	plan := func(owner, decision, reason, message, impact string) PodPlan {
+		return PodPlan{Owner: owner, Decision: decision, Reason: reason, Message: message, Impact: impact}
+	}
+	return []planCase{
+		{
+			"what its owner says to others may be overridden, and it is not lost for that", pod("a", spared),
+			Policy{Annotated: DoEvict},
+			Facts{},
+			plan("", DecisionBlock, ReasonUnmanagedPod, "it has no controller: an eviction would delete it for good", ImpactNone),
+		},
+		{
+			"unless that setting says so too", pod("a", spared),
+			Policy{Annotated: DoEvict, Unmanaged: DoEvict},
+			Facts{},
+			plan("", DecisionEvict, ReasonPodAnnotation, says, ImpactLost),
+		},
+		{
+			"a Job's pod is awaited, also with a volume on this node", task(),
+			Policy{Jobs: DoWait},
+			local,
+			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report", ImpactUntilEnd),
+		},
+		{
+			"a pod with a volume on this node and data in an emptyDir blocks, if one of both does", pod("a", ownedBy("StatefulSet", "db"), onDisk("")),
+			Policy{EmptyDir: DoBlock},
+			local,
+			plan("StatefulSet/db", DecisionBlock, ReasonEmptyDir, "it keeps data in the emptyDir data", ImpactNone),
+		},
+		{
+			"and so does a Job's pod with data in an emptyDir", task(onDisk("")),
+			Policy{EmptyDir: DoBlock},
+			Facts{},
+			plan("Job/report", DecisionBlock, ReasonEmptyDir, "it keeps data in the emptyDir data", ImpactNone),
+		},
+		{
+			"of two objections the first decides", task(onDisk("")),
+			Policy{Jobs: DoWait, EmptyDir: DoBlock},
+			Facts{},
+			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report", ImpactUntilEnd),
+		},
+		{
+			"nobody objects: the first that has something to say is the reason", task(onDisk("")),
+			Policy{},
+			local,
+			plan("Job/report", DecisionEvict, ReasonLocalVolume, "its volume pv-7 binds it to this node", ImpactDowntime),
+		},
 	}
 }
 

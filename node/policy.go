@@ -11,6 +11,7 @@ const (
 	DoWait        = "wait"         // its end is awaited, nothing is done to it
 	DoRideThrough = "ride-through" // it stays, and comes back with the node; not for pods that would not
 	DoBlock       = "block"        // the node does not ask for a slot while it is here
+	DoDelete      = "delete"       // of a [Rule]: evict, also where nobody re-creates the pod
 )
 
 // Whether pods are moved at all. An unknown word reads as [ModeAlways].
@@ -39,7 +40,7 @@ type Policy struct {
 type Rule struct {
 	Namespaces []string                            // any of them; none: all
 	Match      func(labels map[string]string) bool // nil: every pod
-	Do         string
+	Do         string                              // evict leaves a pod without a controller to all that comes after the rules
 }
 
 func (r Rule) matches(namespace string, labels map[string]string) bool {

@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,15 +29,23 @@ const preflightTime = 3 * time.Second
 type Warning struct{ Reason, Message string }
 
 // Preflight is [Drainer.Plan] with warnings: from the disruption budgets, summed over the pods of this node, and from
-// evictions that the API server tries on without carrying them out.
+// evictions that the API server tries on without carrying them out. It also says whether others of a kind serve meanwhile, whatever the
+// mode of the drain, where that may be read.
 func (d *Drainer) Preflight(ctx context.Context, s DrainSettings) (DrainPlan, []Warning, error) {
 	pods, err := listPods(ctx, d.clientset, d.node)
 	if err != nil {
 		return DrainPlan{}, nil, err
 	}
-	plan := Plan(pods, s.Policy, d.facts(ctx, pods, s))
+	f, _ := d.facts(ctx, pods, s) // as in Plan
+	if f.Elsewhere == nil {
+		f.Elsewhere = d.elsewhere(ctx, pods)
+	}
+	plan := Plan(pods, s.Policy, f)
 	warnings, err := d.preflight(ctx, pods, plan.Pods)
-	return plan, warnings, err
+	if err != nil {
+		warnings = []Warning{{ReasonBudget, "whether disruption budgets allow it is not known: " + err.Error()}}
+	}
+	return plan, warnings, nil
 }
 
 func (d *Drainer) preflight(ctx context.Context, pods []*corev1.Pod, plans []PodPlan) ([]Warning, error) {
@@ -53,15 +63,17 @@ func (d *Drainer) preflight(ctx context.Context, pods []*corev1.Pod, plans []Pod
 	refused := make(chan Warning, dryRuns)
 	var g errgroup.Group
 	for _, p := range plans {
-		if p.Decision != DecisionEvict || warned[p.UID] || tried[p.Namespace+"/"+p.Owner] || len(tried) >= dryRuns {
+		alike := p.Namespace + "/" + cmp.Or(p.Owner, p.UID)
+		if p.Decision != DecisionEvict || warned[p.UID] || tried[alike] || len(tried) >= dryRuns {
 			continue
 		}
-		tried[p.Namespace+"/"+p.Owner] = true
+		tried[alike] = true
 		g.Go(func() error {
-			switch a := classify(d.tryOn(ctx, p)); a.result {
-			case resultBudget:
+			err := d.tryOn(ctx, p)
+			switch a := classify(err); {
+			case a.result == resultBudget:
 				refused <- Warning{ReasonBudget, fmt.Sprintf("%s/%s: disruption budget %s %s", p.Namespace, p.Name, a.budget, a.message)}
-			case resultRefused:
+			case a.result == resultRefused && !untried(err):
 				refused <- Warning{ReasonEviction, fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, a.message)}
 			}
 			return nil
@@ -136,6 +148,11 @@ func (d *Drainer) tryOn(ctx context.Context, p PodPlan) error {
 	return d.post(e).Param("dryRun", metav1.DryRunAll).Do(ctx).Error()
 }
 
+// untried tells an answer to a trial that says nothing of the eviction: a webhook that cannot be asked without being meant.
+func untried(err error) bool {
+	return apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "does not support dry run")
+}
+
 // budgetWarnings looks at the budgets of the pods that are to be evicted; warned has the UIDs of those it warns about.
 func budgetWarnings(pods []*corev1.Pod, plans []PodPlan, budgets []policyv1.PodDisruptionBudget) (warnings []Warning, warned map[string]bool) {
 	evict := map[string]bool{}
@@ -158,7 +175,9 @@ func budgetWarnings(pods []*corev1.Pod, plans []PodPlan, budgets []policyv1.PodD
 		switch len(names) {
 		case 0:
 		case 1:
-			under[covering] = append(under[covering], p)
+			if isReady(p) || !sickMayGo(&budgets[covering]) {
+				under[covering] = append(under[covering], p)
+			}
 		default:
 			slices.Sort(names)
 			warned[string(p.UID)] = true
@@ -180,6 +199,12 @@ func budgetWarnings(pods []*corev1.Pod, plans []PodPlan, budgets []policyv1.PodD
 		warnings = append(warnings, Warning{ReasonBudget, fmt.Sprintf("%s: disruption budget %s %s", list(names), budgets[i].Name, why)})
 	}
 	return warnings, warned
+}
+
+// sickMayGo tells whether the budget lets pods go that are not ready, whatever it allows.
+func sickMayGo(b *policyv1.PodDisruptionBudget) bool {
+	policy := b.Spec.UnhealthyPodEvictionPolicy
+	return policy != nil && *policy == policyv1.AlwaysAllow
 }
 
 func covers(b *policyv1.PodDisruptionBudget, p *corev1.Pod) bool {

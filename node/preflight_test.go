@@ -1,11 +1,15 @@
 package node
 
 import (
+	"encoding/json"
+	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -26,6 +30,11 @@ func TestBudgetWarnings(t *testing.T) {
 			edit(&b)
 		}
 		return b
+	}
+	unready := func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionFalse }
+	lenient := func(b *policyv1.PodDisruptionBudget) {
+		always := policyv1.AlwaysAllow
+		b.Spec.UnhealthyPodEvictionPolicy = &always
 	}
 	for _, tc := range []struct {
 		name    string
@@ -49,6 +58,12 @@ func TestBudgetWarnings(t *testing.T) {
 		{"a budget of another namespace is none of its", []*corev1.Pod{one("a", func(p *corev1.Pod) { p.Namespace = "bank" })}, []policyv1.PodDisruptionBudget{budget("web", 0)}, nil},
 		{"a budget without a selector covers nothing", []*corev1.Pod{one("a")}, []policyv1.PodDisruptionBudget{budget("web", 0, func(b *policyv1.PodDisruptionBudget) { b.Spec.Selector = nil })}, nil},
 		{"a pod that has not started needs no budget", []*corev1.Pod{one("a", func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending })}, []policyv1.PodDisruptionBudget{budget("web", 0)}, nil},
+		{"pods that are not ready count too", []*corev1.Pod{one("a", unready)}, []policyv1.PodDisruptionBudget{budget("web", 0)}, []string{
+			"shop/a: disruption budget web allows 0 of 1 now: 3 of 3 pods are healthy, it needs 3",
+		}},
+		{"but not with a budget that always lets them go", []*corev1.Pod{one("a", unready), one("b")}, []policyv1.PodDisruptionBudget{budget("web", 0, lenient)}, []string{
+			"shop/b: disruption budget web allows 0 of 1 now: 3 of 3 pods are healthy, it needs 3",
+		}},
 		{"a pod that is not evicted needs none", []*corev1.Pod{one("a", says(DoRideThrough))}, []policyv1.PodDisruptionBudget{budget("web", 0)}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -90,12 +105,63 @@ func TestPreflight(t *testing.T) {
 			t.Errorf("plan %+v, warnings %+v", plan, warnings)
 		}
 		if diff := cmp.Diff([]string{
-			"GET /api/v1/pods", "GET /apis/policy/v1/namespaces/" + s.ns + "/poddisruptionbudgets", "POST /api/v1/namespaces/" + s.ns + "/pods/other/eviction",
+			"GET /api/v1/pods", "GET /apis/apps/v1/namespaces/" + s.ns + "/replicasets/web", "GET /apis/policy/v1/namespaces/" + s.ns + "/poddisruptionbudgets", "POST /api/v1/namespaces/" + s.ns + "/pods/other/eviction",
 		}, s.requests.calls); diff != "" {
 			t.Error(diff)
 		}
 		if names := s.podNames(); len(names) != 4 {
 			t.Errorf("left are %v", names)
+		}
+	})
+	bare := func(p *corev1.Pod) { p.OwnerReferences = nil }
+	deleted := DrainSettings{Policy: Policy{Unmanaged: DoEvict}}
+	t.Run("each pod without a controller is tried on by itself", func(t *testing.T) {
+		s := newScene(t)
+		s.pod("a", bare)
+		s.pod("b", bare)
+		s.requests.reset()
+		if _, _, err := s.drainer(s.clientset).Preflight(t.Context(), deleted); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.requests.count("/eviction"); n != 2 {
+			t.Errorf("%d evictions are tried on", n)
+		}
+	})
+	t.Run("a webhook that cannot be asked by a dry run refuses nothing", func(t *testing.T) {
+		s := newScene(t)
+		p, cfg := newProxy(t)
+		s.clientset, s.requests = connect(t, cfg)
+		s.pod("a", bare)
+		p.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, "/eviction") {
+				return false
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			err := apierrors.NewBadRequest(`admission webhook "guard.example.com" does not support dry run`)
+			err.ErrStatus.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+			_ = json.NewEncoder(w).Encode(err.ErrStatus)
+			return true
+		})
+		if _, warnings, err := s.drainer(s.clientset).Preflight(t.Context(), deleted); err != nil || len(warnings) != 0 || s.requests.count("/eviction") != 1 {
+			t.Errorf("%v, %v, %v", warnings, err, s.requests.calls)
+		}
+	})
+	t.Run("budgets that cannot be read are a warning, and the plan is made", func(t *testing.T) {
+		s := newScene(t)
+		p, cfg := newProxy(t)
+		s.clientset, s.requests = connect(t, cfg)
+		s.pod("a", bare)
+		p.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			denied := strings.HasSuffix(r.URL.Path, "/poddisruptionbudgets")
+			if denied {
+				w.WriteHeader(http.StatusForbidden)
+			}
+			return denied
+		})
+		plan, warnings, err := s.drainer(s.clientset).Preflight(t.Context(), deleted)
+		if err != nil || len(plan.Pods) != 1 || len(warnings) != 1 || !strings.Contains(warnings[0].Message, "not known") {
+			t.Errorf("%+v, %v, %v", plan, warnings, err)
 		}
 	})
 	t.Run("a node without pods to evict asks for nothing more than its pods", func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,82 +16,193 @@ import (
 // drainWorld is a node whose pods come, go and are replaced while a rota empties it.
 type drainWorld struct {
 	*testing.T
-	r      *rand.Rand
-	now    time.Time
-	policy Policy
-	pods   map[string]*corev1.Pod // by UID
-	uids   int
-	asked  map[string]bool // evictions in flight
-	st     *rota
+	r         *rand.Rand
+	now       time.Time
+	begun     time.Time
+	policy    Policy
+	facts     Facts
+	pods      map[string]*corev1.Pod // by UID
+	uids      int
+	asked     map[string]bool // evictions in flight
+	evictions int             // asked for
+	st        *rota
 }
 
-// kinds of pods, and whether a drain under this policy may ever evict one: said here again, in other words than the plan's.
-func kinds() map[string]func(p *corev1.Pod, policy Policy) (mayGo bool) {
-	controlled := func(p *corev1.Pod, kind string) {
-		yes := true
-		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: kind, Name: "of-" + p.Name, UID: "1", Controller: &yes}}
+// pick draws one of words.
+func (w *drainWorld) pick(words ...string) string { return words[w.r.IntN(len(words))] }
+
+// rarely is true one time in n.
+func (w *drainWorld) rarely(n int) bool { return w.r.IntN(n) == 0 }
+
+// rules draws a policy, and what is known beside the pods.
+func (w *drainWorld) rules() {
+	does := []string{DoEvict, DoEvict, DoEvict, DoWait, DoRideThrough, DoBlock}
+	w.policy = Policy{
+		Mode: w.pick(ModeAlways, ModeAlways, ModeAuto, ModeNever), Unmanaged: w.pick(does...), LocalVolumes: w.pick(does...),
+		EmptyDir: w.pick(does...), Jobs: w.pick(does...), Annotated: w.pick(does...),
 	}
-	return map[string]func(*corev1.Pod, Policy) bool{
-		"web":    func(p *corev1.Pod, _ Policy) bool { controlled(p, "ReplicaSet"); return true },
-		"agent":  func(p *corev1.Pod, _ Policy) bool { controlled(p, "DaemonSet"); return false },
-		"static": func(p *corev1.Pod, _ Policy) bool { p.Annotations[corev1.MirrorPodAnnotationKey] = "x"; return false },
-		"over": func(p *corev1.Pod, _ Policy) bool {
-			controlled(p, "Job")
-			p.Status.Phase = corev1.PodSucceeded
-			return false
-		},
-		"alone": func(_ *corev1.Pod, policy Policy) bool { return policy.Unmanaged == DoEvict },
-		"job":   func(p *corev1.Pod, policy Policy) bool { controlled(p, "Job"); return policy.Jobs == DoEvict },
-		"banned": func(p *corev1.Pod, _ Policy) bool {
-			controlled(p, "ReplicaSet")
-			p.Annotations[AnnotationEviction] = "block"
-			return false
-		},
-		"rider": func(p *corev1.Pod, _ Policy) bool {
-			controlled(p, "ReplicaSet")
-			p.Annotations[AnnotationEviction] = "ride-through"
-			return false
-		},
-		"typo": func(p *corev1.Pod, _ Policy) bool {
-			controlled(p, "ReplicaSet")
-			p.Annotations[AnnotationEviction] = "evikt"
-			return false
-		},
+	if w.rarely(2) {
+		w.policy.JobsFor, w.policy.MinAge = 30*time.Second, 20*time.Second
+	}
+	if w.rarely(2) {
+		match := func(l map[string]string) bool { return l["ruled"] == "yes" }
+		w.policy.Rules = []Rule{{Match: match, Do: w.pick(append(does, DoDelete)...)}}
+	}
+	w.facts = Facts{Bound: map[string]string{}, Unread: map[string]string{}, Alone: w.rarely(2)}
+	if w.rarely(3) {
+		w.facts.Downtimes = []time.Duration{time.Hour} // longer than any pod without a controller is left alone
 	}
 }
 
+// come puts a pod on the node, with whatever may matter to a drain.
 func (w *drainWorld) come(name string) {
-	kind, _, _ := strings.Cut(name, "-")
 	w.uids++
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "a", UID: types.UID(fmt.Sprint(name, "/", w.uids)), Annotations: map[string]string{}},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "a", UID: types.UID(fmt.Sprint(name, "/", w.uids)), Annotations: map[string]string{}, Labels: map[string]string{}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}}},
+		Status:     corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &metav1.Time{Time: w.now}},
 	}
-	kinds()[kind](p, w.policy)
+	if kind := w.pick("ReplicaSet", "ReplicaSet", "ReplicaSet", "Job", "DaemonSet", ""); kind != "" {
+		yes := true
+		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: kind, Name: "of-" + name, UID: "1", Controller: &yes}}
+	}
+	if w.rarely(10) {
+		p.Annotations[corev1.MirrorPodAnnotationKey] = "x"
+	}
+	if w.rarely(10) {
+		p.Status.Phase = corev1.PodSucceeded
+	}
+	if w.rarely(6) {
+		p.Annotations[AnnotationEviction] = w.pick(DoEvict, DoEvict, DoWait, DoRideThrough, DoBlock, "evikt")
+	}
+	if w.rarely(5) {
+		p.Annotations[AnnotationDoNotDisrupt] = "true"
+	}
+	if w.rarely(5) {
+		p.Labels["ruled"] = "yes"
+	}
+	if w.rarely(5) {
+		onDisk("")(p)
+	}
+	if w.rarely(8) {
+		asksFor("nvidia.com/gpu")(p)
+	}
+	switch w.r.IntN(8) {
+	case 0:
+		w.facts.Bound[string(p.UID)] = "pv"
+	case 1:
+		w.facts.Unread[string(p.UID)] = "forbidden"
+	}
 	w.pods[string(p.UID)] = p
 }
 
+// aWhile is the wish that a pod is awaited, but not for ever.
+const aWhile = "wait a while"
+
+// wishes are what all that concern a pod want for it, and whether one that knows it has said so alone; none for a pod that is of no
+// concern. They are the policy said again, in other words than the plan's.
+func (w *drainWorld) wishes(p *corev1.Pod) (all []string, told bool) {
+	owner := metav1.GetControllerOf(p)
+	if p.Status.Phase == corev1.PodSucceeded || p.Annotations[corev1.MirrorPodAnnotationKey] != "" || owner != nil && owner.Kind == "DaemonSet" {
+		return nil, false
+	}
+	if do := p.Annotations[AnnotationEviction]; do != "" {
+		return []string{do}, true
+	}
+	if len(w.policy.Rules) > 0 && p.Labels["ruled"] == "yes" {
+		switch do := w.policy.Rules[0].Do; {
+		case do == DoDelete:
+			return []string{DoEvict}, true
+		case do != DoEvict || owner != nil:
+			return []string{do}, true
+		}
+	}
+	all = []string{DoEvict}
+	if p.Annotations[AnnotationDoNotDisrupt] == "true" {
+		all = append(all, w.policy.Annotated)
+	}
+	if owner == nil {
+		all = append(all, w.policy.Unmanaged)
+	}
+	if w.facts.Bound[string(p.UID)] != "" || w.facts.Unread[string(p.UID)] != "" {
+		all = append(all, w.policy.LocalVolumes)
+	}
+	limited := w.policy.JobsFor > 0 && w.policy.Jobs == DoWait
+	switch over := w.now.Sub(w.begun) >= w.policy.JobsFor; {
+	case owner == nil || owner.Kind != "Job" || limited && over:
+	case limited:
+		all = append(all, aWhile)
+	default:
+		all = append(all, w.policy.Jobs)
+	}
+	if len(p.Spec.Volumes) > 0 {
+		all = append(all, w.policy.EmptyDir)
+	}
+	return all, false
+}
+
+// tell is a pod in the words of a failure.
+func (w *drainWorld) tell(p *corev1.Pod) string {
+	all, told := w.wishes(p)
+	return fmt.Sprintf("%s (wanted: %v, told: %v, under %+v, alone: %v, downtimes: %v)", p.UID, all, told, w.policy, w.facts.Alone, w.facts.Downtimes)
+}
+
+// mayGo tells whether an eviction of the pod is right now: one objection is enough to keep it.
+func (w *drainWorld) mayGo(p *corev1.Pod) bool {
+	all, told := w.wishes(p)
+	objects := slices.ContainsFunc(all, func(do string) bool { return do != DoEvict })
+	stays := w.policy.Mode == ModeNever || w.policy.Mode == ModeAuto && w.facts.Alone
+	returns := len(p.Spec.Containers[0].Resources.Limits) == 0
+	young := w.now.Sub(p.Status.StartTime.Time) < w.policy.MinAge
+	return len(all) > 0 && !objects && (told || !stays || !returns) && !young
+}
+
+// mayHold tells whether a pod may keep the drain from ending whatever comes, and holds whether it does: all that object do that.
+func (w *drainWorld) mayHold(p *corev1.Pod) (mayHold, holds bool) {
+	all, _ := w.wishes(p)
+	returns := len(p.Spec.Containers[0].Resources.Limits) == 0 &&
+		(len(w.facts.Downtimes) == 0 || metav1.GetControllerOf(p) != nil || p.Annotations[AnnotationEviction] != "")
+	holds = p.DeletionTimestamp == nil
+	objections := 0
+	for _, do := range all {
+		switch {
+		case do == DoEvict:
+			continue
+		case do == DoRideThrough && returns, do == aWhile:
+			holds = false
+		default:
+			mayHold = true
+		}
+		objections++
+	}
+	return mayHold, holds && objections > 0
+}
+
 func (w *drainWorld) observe() {
-	w.st.observe(slices.Collect(maps.Values(w.pods)), Facts{}, w.now)
+	w.st.observe(slices.Collect(maps.Values(w.pods)), w.facts, w.now)
 }
 
 // ask lets the rota begin evictions, and judges each.
 func (w *drainWorld) ask() {
-	for _, p := range w.st.start(w.now) {
-		pod := w.pods[p.UID]
-		if pod == nil {
-			continue // gone since; the API server says so by its UID
+	held := ""
+	for uid, p := range w.pods {
+		if _, holds := w.mayHold(p); holds {
+			held = uid
 		}
-		kind, _, _ := strings.Cut(pod.Name, "-")
+	}
+	for _, p := range w.st.start(w.now) {
 		switch {
 		case w.asked[p.UID]:
 			w.Errorf("%s is asked for twice at once", p.UID)
-		case !kinds()[kind](pod.DeepCopy(), w.policy):
-			w.Errorf("%s is evicted under %+v", p.UID, w.policy)
+		case !w.mayGo(w.pods[p.UID]):
+			w.Errorf("%s is evicted", w.tell(w.pods[p.UID]))
+		case held != "":
+			w.Errorf("%s is evicted in vain: %s stays", p.UID, w.tell(w.pods[held]))
 		case len(w.asked) >= w.st.limit:
 			w.Errorf("%d evictions in flight, limit %d", len(w.asked)+1, w.st.limit)
 		}
 		w.asked[p.UID] = true
+		w.evictions++
 	}
 }
 
@@ -131,8 +241,7 @@ func (w *drainWorld) event() {
 	uids := slices.Sorted(maps.Keys(w.pods))
 	switch w.r.IntN(4) {
 	case 0:
-		names := slices.Sorted(maps.Keys(kinds()))
-		w.come(fmt.Sprintf("%s-%d", names[w.r.IntN(len(names))], w.r.IntN(3)))
+		w.come(fmt.Sprintf("p-%d", w.r.IntN(20)))
 	case 1:
 		if len(uids) > 0 { // replaced under the same name
 			p := w.pods[uids[w.r.IntN(len(uids))]]
@@ -153,18 +262,20 @@ func (w *drainWorld) end() {
 	maps.DeleteFunc(w.pods, func(_ string, p *corev1.Pod) bool { return p.DeletionTimestamp != nil })
 }
 
-// TestDrainProperties: whatever pods come and go, and whatever the API server answers, no pod is evicted that must stay, none twice at
-// once, never more than the limit; and when the answers are kind, every pod that may go does.
+// TestDrainProperties: whatever pods come and go, and whatever the API server answers, no pod is evicted that anybody wants to stay, none
+// twice at once, never more than the limit, and none for a drain that cannot end; and when the answers are kind and nothing holds the
+// drain, every pod that may go does.
 func TestDrainProperties(t *testing.T) {
-	for seed := range uint64(400) {
+	evictions := 0
+	for seed := range uint64(500) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // replayable
-			pick := func(words ...string) string { return words[r.IntN(len(words))] }
+			begun := time.Unix(1000, 0)
 			w := &drainWorld{
-				T: t, r: r, now: time.Unix(1000, 0), pods: map[string]*corev1.Pod{}, asked: map[string]bool{},
-				policy: Policy{Unmanaged: pick(DoBlock, DoEvict, DoRideThrough, DoWait), Jobs: pick(DoEvict, DoWait, DoRideThrough)},
+				T: t, r: rand.New(rand.NewPCG(seed, 1)), now: begun, begun: begun, //nolint:gosec // replayable
+				pods: map[string]*corev1.Pod{}, asked: map[string]bool{},
 			}
-			w.st = newRota(DrainSettings{Policy: w.policy, Begun: w.now}, 1+r.IntN(4))
+			w.rules()
+			w.st = newRota(DrainSettings{Policy: w.policy, Begun: w.now}, 1+w.r.IntN(4))
 			for range 8 {
 				w.event()
 			}
@@ -173,10 +284,11 @@ func TestDrainProperties(t *testing.T) {
 				w.ask()
 				w.answer(false)
 				w.event()
-				if r.IntN(3) == 0 {
+				if w.rarely(3) {
 					w.end()
 				}
 			}
+			maps.DeleteFunc(w.pods, func(_ string, p *corev1.Pod) bool { mayHold, _ := w.mayHold(p); return mayHold })
 			for range 400 {
 				w.observe()
 				w.ask()
@@ -185,10 +297,14 @@ func TestDrainProperties(t *testing.T) {
 				w.now = w.now.Add(2 * time.Second)
 			}
 			for _, p := range w.pods {
-				if kind, _, _ := strings.Cut(p.Name, "-"); kinds()[kind](p.DeepCopy(), w.policy) {
-					t.Errorf("%s is still there under %+v: %s", p.UID, w.policy, w.st.view(w.now).Message)
+				if w.mayGo(p) {
+					t.Errorf("%s is still there: %s", w.tell(p), w.st.view(w.now).Message)
 				}
 			}
+			evictions += w.evictions
 		})
+	}
+	if evictions < 3_000 {
+		t.Errorf("%d evictions show too little", evictions)
 	}
 }

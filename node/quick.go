@@ -26,22 +26,20 @@ type stance struct {
 func staying(pods []*corev1.Pod, p Policy, f Facts) stance {
 	switch p.Mode {
 	case ModeNever:
-		return stance{true, "the mode of the drain is never"}
+		return all("the mode of the drain is never", f)
 	case ModeAuto:
 	default:
 		return stance{}
 	}
 	switch n := len(f.Downtimes); {
 	case f.Alone:
-		return stance{true, "there is no other node to go to"}
+		return all("there is no other node to go to", f)
 	case n < minDowntimes:
 		return stance{false, fmt.Sprintf("not quick: %d of %d downtimes measured", n, minDowntimes)}
 	case f.Hindrance != "":
 		return stance{false, "not quick: " + f.Hindrance}
 	}
-	worst := slices.Max(f.Downtimes)
-	expected := (worst * 3 / 2).Round(time.Second)
-	expects := fmt.Sprintf("expected back within %s, half as much again as the worst of %d downtimes, %s", expected, len(f.Downtimes), worst.Round(time.Second))
+	expected, expects := expect(f.Downtimes)
 	shortest := time.Duration(math.MaxInt64)
 	byName := slices.SortedFunc(slices.Values(pods), func(a, b *corev1.Pod) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
@@ -59,6 +57,24 @@ func staying(pods []*corev1.Pod, p Policy, f Facts) stance {
 		return stance{true, "quick: " + expects}
 	}
 	return stance{true, fmt.Sprintf("quick: %s; no pod is moved within %s", expects, shortest)}
+}
+
+// all is a reason for every pod to stay; and why none can, where that is so.
+func all(why string, f Facts) stance {
+	if f.Ends != "" {
+		why += ", but " + f.Ends
+	}
+	return stance{true, why}
+}
+
+// expect is how long a node is away at most, by its earlier downtimes, of which there is one at least; and that in words.
+func expect(downtimes []time.Duration) (at time.Duration, words string) {
+	worst, n := slices.Max(downtimes), "downtimes"
+	if len(downtimes) == 1 {
+		n = "downtime"
+	}
+	at = (worst * 3 / 2).Round(time.Second)
+	return at, fmt.Sprintf("expected back within %s, half as much again as the worst of %d %s, %s", at, len(downtimes), n, worst.Round(time.Second))
 }
 
 // missed says why a pod cannot stay on a node that is away for so long; "" when it can.

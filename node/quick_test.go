@@ -67,6 +67,8 @@ func TestStaying(t *testing.T) {
 		{"auto: nor does a pod whose owner wants it evicted", []*corev1.Pod{web(tolerating(0), says(DoEvict))}, auto, measured(), true, "quick: " + strings.TrimSuffix(expected, "; ")},
 		{"auto: one pod that cannot stay makes all go", []*corev1.Pod{web(tolerating(300)), pod("b", ownedBy("ReplicaSet", "web"))}, auto, measured(), false, "not quick: " + expected + "shop/b: it is moved after 0s without its node"},
 		{"auto: on the only node pods have nowhere to go", []*corev1.Pod{web()}, auto, Facts{Now: noon, Alone: true}, true, "there is no other node to go to"},
+		{"auto: unless they would not come back to it either", []*corev1.Pod{web()}, auto, Facts{Now: noon, Alone: true, Ends: "the kubelet ends it"}, true, "there is no other node to go to, but the kubelet ends it"},
+		{"never: and that it ends every pod is said", []*corev1.Pod{web()}, Policy{Mode: ModeNever}, Facts{Now: noon, Ends: "the kubelet ends it"}, true, "the mode of the drain is never, but the kubelet ends it"},
 		{"never: they stay whatever is known", []*corev1.Pod{web()}, Policy{Mode: ModeNever}, Facts{Now: noon}, true, "the mode of the drain is never"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

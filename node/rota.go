@@ -20,7 +20,7 @@ const (
 	lastReplies = time.Second      // for replies about pods that have gone
 	overdue     = 30 * time.Second // past its grace period a pod is said to be stuck
 	longWait    = time.Hour        // nothing is due: only the watch or a reply can bring news
-	maxMessage  = 200              // bytes of DrainView.Message
+	maxMessage  = 470              // bytes of DrainView.Message: what the cycle says around it has room in its 512
 	maxNames    = 3                // pods named in one sentence
 )
 
@@ -164,12 +164,21 @@ func (st *rota) groupFor(key string) *group {
 	return g
 }
 
-// candidates are the pods to evict of the lowest tier that is still in the way, the least asked first; those that
-// are not ready before those that are, as a budget lets them go even while it holds the others; and those that may take long
-// to end before the others.
+// endless tells of a pod that neither an eviction nor a known time takes off the node: while it is there the drain may never end,
+// and then whoever was evicted for it was evicted in vain.
+func endless(p PodPlan) bool {
+	return p.Decision == DecisionBlock || p.Decision == DecisionWait && p.Until.IsZero() && p.Reason != ReasonTerminating
+}
+
+// candidates are none while a pod is there that may stay for ever; else the pods to evict of the lowest tier that is still in the
+// way, the least asked first; those that are not ready before those that are, as a budget lets them go even while it holds the
+// others; and those that may take long to end before the others.
 func (st *rota) candidates() []*podState {
 	current := TierCritical
 	for _, p := range st.pods {
+		if endless(p.PodPlan) {
+			return nil
+		}
 		if inTheWay(p.PodPlan) {
 			current = min(current, p.Tier)
 		}
@@ -299,7 +308,7 @@ func (st *rota) refusedByBudget(p *podState, a answer, now time.Time) {
 	g := st.groupFor(key)
 	g.limit, g.budgeted, g.refusal = 1, true, words
 	if !now.Before(g.notBefore) {
-		g.refused(now, 0)
+		g.refused(now, a.after)
 	}
 }
 
@@ -392,8 +401,8 @@ func (st *rota) wake(now time.Time) time.Duration {
 	if st.seen && st.remaining() == 0 {
 		due(st.confirmAt.notBefore)
 		due(st.repliesBy)
-		due(st.hold)
 	}
+	due(st.hold)
 	return next.Sub(now)
 }
 
@@ -462,20 +471,22 @@ type holdupKey struct {
 func (st *rota) holdup(p *podState, now time.Time) holdupKey {
 	g := st.groupOf(p)
 	switch {
+	case endless(p.PodPlan): // before what others were refused for: they are not asked for any more
+		return holdupKey{0, p.Reason, p.Message}
 	case p.Decision == DecisionEvict && now.Before(st.hold):
-		return holdupKey{2, ReasonLoadBalancer, leaving}
+		return holdupKey{3, ReasonLoadBalancer, leaving}
 	case p.Decision == DecisionEvict && !p.accepted && g.refusal != "":
-		return holdupKey{0, ReasonBudget, g.refusal}
+		return holdupKey{1, ReasonBudget, g.refusal}
 	case p.Decision == DecisionEvict && p.refusal != "":
-		return holdupKey{1, ReasonEviction, p.refusal}
+		return holdupKey{2, ReasonEviction, p.refusal}
 	case p.Decision == DecisionEvict && !p.accepted && st.away != "":
-		return holdupKey{1, ReasonEviction, st.away}
+		return holdupKey{2, ReasonEviction, st.away}
 	case p.Reason == ReasonTerminating && !now.Before(p.stuckAt):
-		return holdupKey{3, ReasonTerminating, stuck(p.pod)}
+		return holdupKey{4, ReasonTerminating, stuck(p.pod)}
 	case p.Reason != ReasonTerminating && p.Decision != DecisionEvict:
-		return holdupKey{2, p.Reason, p.Message}
+		return holdupKey{3, p.Reason, p.Message}
 	}
-	return holdupKey{rank: 4}
+	return holdupKey{rank: 5}
 }
 
 // leaving is why a drain waits before its first eviction.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,8 +30,26 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	controlled := true
-	owner := []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "1", Controller: &controlled}}
-	for pod, owners := range map[string][]metav1.OwnerReference{"web-0": owner, "web-1": owner, "alone": nil} {
+	// set is a ReplicaSet with so many ready pods, here and elsewhere.
+	set := func(name string, ready int32) []metav1.OwnerReference {
+		selector := &metav1.LabelSelector{MatchLabels: map[string]string{"set": name}}
+		rs := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.ReplicaSetSpec{Selector: selector, Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: selector.MatchLabels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		}}}
+		sets := client.AppsV1().ReplicaSets(ns)
+		rs, err := sets.Create(t.Context(), rs, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs.Status = appsv1.ReplicaSetStatus{Replicas: ready, ReadyReplicas: ready}
+		if _, err := sets.UpdateStatus(t.Context(), rs, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: name, UID: rs.UID, Controller: &controlled}}
+	}
+	web, last := set("web", 3), set("last", 1)
+	unread := []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "unread", UID: "1", Controller: &controlled}}
+	for pod, owners := range map[string][]metav1.OwnerReference{"web-0": web, "web-1": web, "last-0": last, "unread-0": unread, "alone": nil} {
 		p := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: ns, OwnerReferences: owners, Labels: map[string]string{"app": "web"}},
 			Spec:       corev1.PodSpec{NodeName: name, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
@@ -68,8 +87,20 @@ func TestPlan(t *testing.T) {
 		}
 		return out.String()
 	}
+	felt := func(text, pod, want string) {
+		t.Helper()
+		for line := range strings.Lines(text) {
+			if fields := strings.Fields(line); len(fields) > 4 && fields[1] == ns+"/"+pod && fields[4] == want {
+				return
+			}
+		}
+		t.Errorf("users of %s do not feel %s:\n%s", pod, want, text)
+	}
 	text := ask(exitFault, "group workers", "plan/alone", "unmanaged-pod", "plan/web-0", "ReplicaSet/web", "narrow")
 	t.Log("\n" + text)
+	felt(text, "web-0", "served")
+	felt(text, "last-0", "outage")
+	felt(text, "unread-0", "moved")
 	if strings.Index(text, "plan/alone") > strings.Index(text, "plan/web-0") {
 		t.Errorf("what keeps the drain from beginning does not come first:\n%s", text)
 	}
@@ -78,7 +109,7 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask(exitOK, "plan/web-1", "warning: pdb")
-	if pods, err := client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{}); err != nil || len(pods.Items) != 2 {
+	if pods, err := client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{}); err != nil || len(pods.Items) != 4 {
 		t.Errorf("%d pods after a plan, %v", len(pods.Items), err)
 	}
 	// Under mode auto the node's own history counts, and who else is down.

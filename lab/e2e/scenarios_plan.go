@@ -20,7 +20,7 @@ import (
 const (
 	youth   = 20 * time.Second
 	planned = "emptyDir: ride-through, jobs: wait, jobTimeout: 10s, annotatedPods: ride-through, minPodAge: 20s, " +
-		"rules: [{podSelector: {matchLabels: {app: " + greenName + "}}, do: evict}]"
+		"rules: [{podSelector: {matchLabels: {app: " + greenName + "}}, do: delete}]"
 )
 
 // asPlanned holds the drain to the plan that `baton-agent plan` prints before.
