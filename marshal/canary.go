@@ -87,7 +87,7 @@ func (s *survey) canaries(q *squad, bids []*Node) []*Node {
 	if !q.trial.Started.IsZero() {
 		left = min(q.Canaries, len(q.members)) - len(q.back())
 		for _, n := range q.members {
-			if s.slotOf[n.UID] != nil && !q.covered(n) {
+			if s.slotOf[n.UID] != nil && !q.covered(n) && !s.stuck(q, n) {
 				left--
 				why = n.Name + " goes first"
 			}

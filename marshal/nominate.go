@@ -23,7 +23,7 @@ type squad struct {
 	failed      []string            // Failed, sentinel survived, or not back in time; by name
 	paused      string              // "" is not paused
 	halted      string              // "" is not halted
-	busy        []string            // nodes on their way: nominated, or with a slot and not failed; by name
+	busy        []string            // nodes on their way: nominated, or with a slot and not stuck; by name
 	zones       map[string]string   // their zones, and one node of each
 	trial       Trial
 
@@ -103,13 +103,13 @@ func (s *survey) addSlots() {
 		q.slots = append(q.slots, l)
 		switch {
 		case l.Holder != "":
-			q.takes(l.Holder, s.byName[l.Holder])
+			s.takes(q, l.Holder, s.byName[l.Holder])
 		case l.Nominee != "":
 			who, n := "uid:"+l.Nominee, s.byUID[l.Nominee]
 			if n != nil {
 				who = n.Name
 			}
-			q.takes(who, n)
+			s.takes(q, who, n)
 		}
 	}
 	for _, q := range s.squads {
@@ -122,10 +122,10 @@ func (s *survey) addSlots() {
 }
 
 // takes counts a slot of the group that is held or nominated, by a node that may be missing.
-func (q *squad) takes(who string, n *Node) {
+func (s *survey) takes(q *squad, who string, n *Node) {
 	q.unavailable[who] = struct{}{}
 	q.taken++
-	if n != nil && n.Phase == phaseFailed {
+	if n != nil && s.stuck(q, n) {
 		return
 	}
 	q.busy = append(q.busy, who)
@@ -184,7 +184,7 @@ func (s *survey) lost(n *Node) {
 	}
 	for _, q := range s.squads {
 		if _, ok := slotIndex(q.Name, n.Slot); ok {
-			q.takes(n.Name, n)
+			s.takes(q, n.Name, n)
 			return
 		}
 	}
@@ -196,6 +196,12 @@ func (s *survey) failed(q *squad, n *Node) bool {
 	}
 	since, ok := s.Away[n.UID]
 	return ok && n.away() && !n.Acknowledged && s.Own.Sub(since) > q.rebootTimeout()
+}
+
+// stuck tells whether nobody waits any more for a node that was taken down: it failed, which halts its group or is borne by it,
+// or people know that it is away.
+func (s *survey) stuck(q *squad, n *Node) bool {
+	return s.failed(q, n) || n.Acknowledged && (n.Phase == phaseFailed || n.away())
 }
 
 // Nominate returns whom to invite now: the oldest bids for the free slots of each group, as far as its limit goes.
@@ -283,7 +289,7 @@ func (s *survey) call(q *squad, bids []*Node) {
 		case q.taken >= q.limit || len(free) == 0 || !counted && len(q.unavailable) >= q.limit:
 			q.say(n, reasonSlot, "every slot is taken")
 		default:
-			q.takes(n.Name, n)
+			s.takes(q, n.Name, n)
 			q.noms = append(q.noms, Nomination{
 				Slot: free[0].Name, Node: n.Name, UID: n.UID, Cycle: n.Cycle, Attempt: n.Attempt,
 				Until: s.Now.Add(s.NominationTimeout),

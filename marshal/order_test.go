@@ -38,6 +38,30 @@ func verdicts(v View) string {
 	return strings.Join(out, " ")
 }
 
+// gone holds slot 0 and is down.
+func gone(name string, change ...func(*Node)) Node {
+	return idle(name, append([]func(*Node){inPhase(phaseRebooting, SlotName("workers", 0)), notReady}, change...)...)
+}
+
+func known(n *Node) { n.Acknowledged = true }
+
+// lost is v with a node that is away for longer than it may.
+func lost(v View, name string) View {
+	v.Away = map[string]time.Time{"uid-" + name: zero.Add(-2 * defaultRebootTimeout)}
+	return v
+}
+
+// bears is g with three slots and a failed node that it bears.
+func bears(g Group) Group {
+	g.MaxFailed, g.MaxUnavailable = 1, 3
+	return g
+}
+
+// beside are the three slots of such a group, the first in the hands of a node.
+func beside(name string) []Slot {
+	return []Slot{held("workers", 0, name), free("workers", 1), free("workers", 2)}
+}
+
 func TestZones(t *testing.T) {
 	zoned := Group{Name: "workers", MaxUnavailable: 2, TopologyKey: "zone"}
 	active := func(name, zone string, i int) Node {
@@ -76,6 +100,10 @@ func TestZones(t *testing.T) {
 			return viewOf(g, []Node{idle("a1", inPhase(phaseFailed, SlotName("workers", 0)), inZone("a")), bidder("b1", 1, inZone("b")), bidder("b2", 2, inZone("b"))},
 				[]Slot{held("workers", 0, "a1"), free("workers", 1), free("workers", 2)})
 		}(), "b1=slot-workers-2 b2=slot-workers-1"},
+		{"nor does one that its group bears and that does not come back", lost(viewOf(bears(zoned),
+			[]Node{gone("a1", inZone("a")), bidder("b1", 1, inZone("b")), bidder("b2", 2, inZone("b"))}, beside("a1")), "a1"), "b1=slot-workers-2 b2=slot-workers-1"},
+		{"nor one that does not come back, which people know", lost(viewOf(bears(zoned),
+			[]Node{gone("a1", inZone("a"), known), bidder("b1", 1, inZone("b")), bidder("b2", 2, inZone("b"))}, beside("a1")), "a1"), "b1=slot-workers-2 b2=slot-workers-1"},
 		{"nodes without the label are a zone of their own", viewOf(zoned, []Node{bidder("a1", 9, inZone("a")), bidder("x", 1), bidder("y", 2)}, slots("workers", 2)), "a1:zone x=slot-workers-1 y=slot-workers-0"},
 		{
 			"a nominated node counts as on its way", viewOf(zoned, []Node{bidder("b1", 9, inZone("b")), bidder("a1", 1, inZone("a"))},
@@ -137,6 +165,11 @@ func TestAfter(t *testing.T) {
 			v.Groups[1].Canaries, v.Groups[1].CanarySoak = 1, time.Hour
 			v.Trials = map[string]Trial{"workers": {Started: zero.Add(-2 * time.Minute)}}
 		}), "c:after w:canary"},
+		{"a worker that its group bears and that does not come back holds nobody", of([]Node{gone("w")}, []Node{bidder("c", 9)}, holds("w"), func(v *View) {
+			v.Groups[1].MaxFailed = 1
+			*v = lost(*v, "w")
+		}), "c=slot-control-plane-0"},
+		{"nor does one that is away, which people know", of([]Node{gone("w", known)}, []Node{bidder("c", 9)}, holds("w")), "c=slot-control-plane-0"},
 		{"when the workers are done the control plane goes, one at a time", of([]Node{idle("w")}, []Node{bidder("c", 9), bidder("d", 1), idle("e")}), "c=slot-control-plane-0 d:slot"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -226,6 +259,18 @@ func TestCanaries(t *testing.T) {
 				[]Node{went("a", 10), went("b", 5)}, slots("workers", 2)),
 			"",
 			Trial{Covered: minutes(4)},
+		},
+		{
+			"when a canary that its group bears fails, another one goes", of(bears(group), Trial{Started: minutes(20)},
+				[]Node{bidder("a", 30, inPhase(phaseFailed, "slot-workers-0")), bidder("b", 25), bidder("c", 24)}, beside("a")),
+			"b=slot-workers-1 c:canary",
+			Trial{Started: minutes(20)},
+		},
+		{
+			"and when it does not come back", lost(of(bears(group), Trial{Started: minutes(20)},
+				[]Node{bidder("a", 30, inPhase(phaseRebooting, "slot-workers-0")), bidder("b", 25), bidder("c", 24)}, beside("a")), "a"),
+			"b=slot-workers-1 c:canary",
+			Trial{Started: minutes(20)},
 		},
 		{"without canaries nothing is remembered", of(workers(1), Trial{Covered: minutes(4), Started: minutes(1)}, []Node{bidder("a", 1)}, slots("workers", 1)), "a=slot-workers-0", Trial{}},
 	} {

@@ -274,7 +274,7 @@ func ofTheOrder() []mutant {
 		},
 		{
 			name: "a nomination is not counted until it is taken", file: order, test: "TestNominate|TestRandomClusters",
-			old: "			q.takes(who, n)\n", new: "			_, _ = who, n\n",
+			old: "			s.takes(q, who, n)\n", new: "			_, _ = who, n\n",
 		},
 		{
 			name: "a halted group goes on", file: order, test: "TestNominate",
