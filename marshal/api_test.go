@@ -527,7 +527,8 @@ func TestOrder(t *testing.T) {
 		}
 		s.agent(2, nil, tries).Stand(true)
 		back := time.Now()
-		history := fmt.Sprintf(`{"cycles":[{"at":%q,"result":"rebooted"}]}`, back.UTC().Format(time.RFC3339Nano))
+		history := fmt.Sprintf(`{"cycles":[{"at":%q,"result":"rebooted","took":1000000,"wishedSince":%q}]}`,
+			back.UTC().Format(time.RFC3339Nano), back.Add(-9*time.Minute).UTC().Format(time.RFC3339Nano))
 		patch := fmt.Sprintf(`{"metadata":{"annotations":{"kubebaton.io/reboot":null,"kubebaton.io/history":%q}}}`, history)
 		if _, err := s.admin.CoreV1().Nodes().Patch(t.Context(), s.node(0), types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)

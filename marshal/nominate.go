@@ -194,6 +194,9 @@ func (s *survey) failed(q *squad, n *Node) bool {
 	if n.Phase == phaseFailed || n.Phase == phaseWaiting && n.Survived {
 		return true
 	}
+	if q.canary(n) && !n.Ready && !n.active() && !n.Acknowledged { // it was well for a moment only
+		return true
+	}
 	since, ok := s.Away[n.UID]
 	return ok && n.away() && !n.Acknowledged && s.Own.Sub(since) > q.rebootTimeout()
 }

@@ -8,9 +8,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// went is a node that came back healthy from its reboot so many minutes ago.
-func went(name string, ago int) Node {
-	return idle(name, func(n *Node) { n.Proven = zero.Add(-time.Duration(ago) * time.Minute) })
+// went is a node that came back healthy so many minutes ago, five after it went down, from the reboot for a wish of 100 minutes
+// ago.
+func went(name string, ago int, change ...func(*Node)) Node {
+	return idle(name, append([]func(*Node){func(n *Node) {
+		n.Proven, n.Took, n.Tried = zero.Add(-time.Duration(ago)*time.Minute), 5*time.Minute, zero.Add(-100*time.Minute)
+	}}, change...)...)
+}
+
+func wished(ago int) func(*Node) {
+	return func(n *Node) { n.Wished = zero.Add(-time.Duration(ago) * time.Minute) }
 }
 
 func inZone(z string) func(*Node) { return func(n *Node) { n.Labels = map[string]string{"zone": z} } }
@@ -220,7 +227,18 @@ func TestCanaries(t *testing.T) {
 		{
 			"when it has, the wishes that are not younger are covered", of(group, Trial{Started: minutes(40)}, []Node{went("a", 30), bidder("b", 90)}, slots("workers", 2)),
 			"b:canary", // until that is on record
-			Trial{Covered: zero},
+			Trial{Covered: minutes(35)},
+		},
+		{
+			"those that arose while it proved itself are not", of(group, Trial{Started: minutes(40)}, []Node{went("a", 30), bidder("b", 34)}, slots("workers", 2)),
+			"b:canary",
+			Trial{Covered: minutes(35), Started: zero},
+		},
+		{
+			"nor one that was renewed then, whatever its turn", of(group, Trial{Covered: minutes(35), Started: minutes(1)},
+				[]Node{went("a", 30), bidder("b", 90, wished(34)), bidder("c", 80, wished(33)), bidder("d", 70)}, slots("workers", 2)),
+			"b=slot-workers-0 c:canary d=slot-workers-1",
+			Trial{Covered: minutes(35), Started: minutes(1)},
 		},
 		{
 			"and go as there are slots", of(group, Trial{Covered: zero}, []Node{went("a", 30), bidder("b", 90), bidder("c", 91), bidder("d", 92)}, slots("workers", 2)),
@@ -244,8 +262,20 @@ func TestCanaries(t *testing.T) {
 			Trial{Started: minutes(90)},
 		},
 		{
-			"a canary that is not healthy any more does not count", of(group, Trial{Started: minutes(90)},
-				[]Node{idle("a", func(n *Node) { n.Proven = minutes(60) }, notReady), bidder("b", 95), idle("c"), idle("d")}, slots("workers", 2)),
+			"a canary that breaks before its time is over halts its group", of(group, Trial{Started: minutes(90)},
+				[]Node{went("a", 20, notReady), bidder("b", 95), idle("c"), idle("d")}, slots("workers", 2)),
+			"b:halted",
+			Trial{Started: minutes(90)},
+		},
+		{
+			"in a group that bears it, it does not count", of(bears(group), Trial{Started: minutes(90)},
+				[]Node{went("a", 20, notReady), bidder("b", 95), idle("c"), idle("d")}, slots("workers", 3)),
+			"b=slot-workers-0",
+			Trial{Started: minutes(90)},
+		},
+		{
+			"nor when people know of it", of(group, Trial{Started: minutes(90)},
+				[]Node{went("a", 20, notReady, known), bidder("b", 95), idle("c"), idle("d")}, slots("workers", 2)),
 			"b=slot-workers-0",
 			Trial{Started: minutes(90)},
 		},
@@ -258,7 +288,37 @@ func TestCanaries(t *testing.T) {
 			"more canaries than nodes are all nodes", of(Group{Name: "workers", MaxUnavailable: 2, Canaries: 5, CanarySoak: time.Minute}, Trial{Started: minutes(20)},
 				[]Node{went("a", 10), went("b", 5)}, slots("workers", 2)),
 			"",
-			Trial{Covered: minutes(4)},
+			Trial{Covered: minutes(15)},
+		},
+		{
+			"a node that comes back from a wish that was tried before is no canary", of(group, Trial{Covered: minutes(99), Started: minutes(20)},
+				[]Node{went("a", 10), bidder("b", 30)}, slots("workers", 2)),
+			"b=slot-workers-0",
+			Trial{Covered: minutes(99), Started: minutes(20)},
+		},
+		{
+			"the only canary of two that an earlier wish had says nothing of a younger one", of(two, Trial{Started: minutes(99)},
+				[]Node{went("a", 80), bidder("b", 30), bidder("c", 29), bidder("d", 28)}, slots("workers", 2)),
+			"b=slot-workers-0 c=slot-workers-1 d:canary",
+			Trial{Started: minutes(99)},
+		},
+		{
+			"but while it soaks no more go than there are to be canaries", of(two, Trial{Started: minutes(99)},
+				[]Node{went("a", 20), bidder("b", 15), bidder("c", 14)}, slots("workers", 2)),
+			"b=slot-workers-0 c:canary",
+			Trial{Started: minutes(99)},
+		},
+		{
+			"a canary whose sentinel survived does not count, in a group that bears it", of(bears(group), Trial{Started: minutes(40)},
+				[]Node{went("a", 29, inPhase(phaseWaiting, ""), survivor), bidder("b", 90), bidder("c", 89)}, slots("workers", 3)),
+			"a:sentinel-survived b=slot-workers-0 c:canary",
+			Trial{Started: minutes(40)},
+		},
+		{
+			"a canary that goes down for another wish has not failed", of(two, Trial{Started: minutes(90)},
+				[]Node{went("a", 60, inPhase(phaseRebooting, "slot-workers-0"), notReady), bidder("b", 95), idle("c")}, []Slot{held("workers", 0, "a"), free("workers", 1)}),
+			"b=slot-workers-1",
+			Trial{Started: minutes(90)},
 		},
 		{
 			"when a canary that its group bears fails, another one goes", of(bears(group), Trial{Started: minutes(20)},

@@ -324,7 +324,7 @@ func (c *cluster) agent(i int, wild bool) {
 		}
 	case phaseVerifying:
 		c.want[n.Name] = false
-		n.Proven = c.now
+		n.Proven, n.Tried = c.now, n.Pending
 		n.Phase, n.Slot, n.Bids, n.Cycle, n.Unschedulable = "", "", false, "", false
 		if c.chance(50) { // the write on the slot may come later
 			return

@@ -30,6 +30,7 @@ type Node struct {
 	Attempt                        int
 	Bids                           bool          // its record wants a slot now: Waiting with every gate open
 	Pending                        time.Time     // since when its sentinel asks
+	Wished                         time.Time     // since when its sentinel is the present one; zero: since Pending
 	Slot                           string        // the slot that its record names
 	Survived                       bool          // its sentinel is the same after a proven reboot
 	Warned                         bool          // its agent expects the drain to be difficult
@@ -38,6 +39,15 @@ type Node struct {
 	Reason                         string        // its record's first reason for waiting
 	Proven                         time.Time     // the end of its last reboot that ended well; zero for none
 	Took                           time.Duration // how long it was taken down for that; 0 not known
+	Tried                          time.Time     // the wish that it was rebooted for; zero not known
+}
+
+// wish is since when the node wants what it wants.
+func (n *Node) wish() time.Time {
+	if n.Wished.IsZero() {
+		return n.Pending
+	}
+	return n.Wished
 }
 
 // active tells whether the record says that the node is down, or may be.

@@ -294,7 +294,7 @@ func ofTheOrder() []mutant {
 		},
 		{
 			name: "the soak of the canaries is left out", file: canary, test: "TestCanaries",
-			old: "	return back[want-1].Add(q.CanarySoak), true", new: "	return back[want-1], true",
+			old: "	return covers, back[want-1].Proven.Add(q.CanarySoak), true", new: "	return covers, back[want-1].Proven, true",
 		},
 		{
 			name: "nobody brakes those who are on their way", file: housekeep, test: "TestHousekeep",
