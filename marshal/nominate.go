@@ -152,17 +152,22 @@ func (s *survey) addNodes() {
 				}
 			}
 		}
-		// A node whose labels changed in its cycle still belongs to the group of its slot.
-		if l := s.slotOf[n.UID]; l != nil && s.group[l.Group] != nil {
-			home = s.group[l.Group]
-		}
-		if home != nil && s.failed(home, n) {
-			home.failed = append(home.failed, n.Name)
+		if q := s.counts(n); q != nil && s.failed(q, n) {
+			q.failed = append(q.failed, n.Name)
 		}
 	}
 	for _, q := range s.squads {
 		q.limit = q.Limit(counted[q])
 	}
+}
+
+// counts returns the group that the node's failure counts in, nil for none: that of its slot, because its labels may have changed
+// in its cycle, else the one that selects it.
+func (s *survey) counts(n *Node) *squad {
+	if l := s.slotOf[n.UID]; l != nil && s.group[l.Group] != nil {
+		return s.group[l.Group]
+	}
+	return s.match(n)
 }
 
 func (s *survey) match(n *Node) *squad {

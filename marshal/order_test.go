@@ -388,8 +388,10 @@ func TestNotes(t *testing.T) {
 		{Node: "d", Group: "workers"},
 		{Node: "e", Reason: reasonGroup},
 	}
-	got := notes(map[string]Trial{"workers": {Covered: zero}}, says, []string{trialKey + ".old", waitingKey + ".workers"})
+	away := map[string]map[string]time.Time{"workers": {"c1": zero}}
+	got := notes(map[string]Trial{"workers": {Covered: zero}}, away, says, []string{trialKey + ".old", waitingKey + ".workers"})
 	want := map[string]string{
+		"kubebaton.io/away.workers":    `{"c1":"` + zero.Format(time.RFC3339) + `"}`,
 		"kubebaton.io/canary.old":      "",
 		"kubebaton.io/canary.workers":  `{"covered":"` + zero.Format(time.RFC3339) + `"}`,
 		"kubebaton.io/waiting.workers": "2 for budget (1 of 1 may be unavailable: n7); 1 for window",
@@ -398,6 +400,9 @@ func TestNotes(t *testing.T) {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(map[string]Trial{"workers": {Covered: zero}}, trialsOf(got)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(away["workers"], absentOf(got)); diff != "" {
 		t.Error(diff)
 	}
 }

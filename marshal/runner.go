@@ -71,14 +71,16 @@ type runner struct {
 	slot   map[string]Slot // nil before the first list
 	paused map[string]string
 	trials map[string]Trial
+	absent map[string]time.Time
 	notes  []string // the annotations of Baton's own that are on the Lease `marshal`
 
 	memory  memory
 	retries int
 }
 
-// memory is what the marshal knows only by having watched. It is lost with the leadership.
+// memory is what the marshal knows only by having watched. It is lost with the leadership, but for those who are away.
 type memory struct {
+	looked bool                 // once at least
 	away   map[string]time.Time // Node UID: seen away since
 	gone   map[string]time.Time // slot and holder: the holder's Node not seen since
 	misses map[string]miss      // Node UID
@@ -125,14 +127,15 @@ func (r *runner) run(ctx context.Context) {
 func (r *runner) watchLease(ctx context.Context) {
 	apply := func(items map[string]*coordinationv1.Lease) {
 		paused, trials := map[string]string{}, map[string]Trial{}
+		var absent map[string]time.Time
 		var notes []string
 		for _, l := range items {
 			paused = pauses(l.Annotations)
-			trials, notes = trialsOf(l.Annotations), notesOf(l.Annotations)
+			trials, absent, notes = trialsOf(l.Annotations), absentOf(l.Annotations), notesOf(l.Annotations)
 		}
 		r.mu.Lock()
 		changed := r.paused == nil || !maps.Equal(r.paused, paused) || !maps.Equal(r.trials, trials)
-		r.paused, r.trials, r.notes = paused, trials, notes
+		r.paused, r.trials, r.absent, r.notes = paused, trials, absent, notes
 		r.mu.Unlock()
 		if changed {
 			r.poke()
@@ -199,7 +202,7 @@ func (r *runner) snapshot() (v View, ok bool) {
 	}
 	v = View{
 		Now: r.now(), Own: time.Now(), Self: r.self, Groups: r.groups(), Nodes: nodes,
-		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused), Trials: maps.Clone(r.trials),
+		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused), Trials: maps.Clone(r.trials), Absent: r.absent,
 	}
 	v.NominationTimeout, v.DeletedGrace = r.times()
 	if at := r.restored(); !at.IsZero() {
@@ -269,11 +272,12 @@ func (r *runner) observe(v *View, before []Slot) {
 		n := &v.Nodes[i]
 		uids[n.UID] = n
 		if _, ok := m.away[n.UID]; n.away() && !ok {
-			m.away[n.UID] = v.Own
+			m.away[n.UID] = m.left(v, n)
 		} else if !n.away() {
 			delete(m.away, n.UID)
 		}
 	}
+	m.looked = true
 	maps.DeleteFunc(m.away, func(uid string, _ time.Time) bool { return uids[uid] == nil })
 	maps.DeleteFunc(m.misses, func(uid string, s miss) bool { return uids[uid] == nil || uids[uid].Cycle != s.cycle })
 	r.declined(v, before)
@@ -287,6 +291,15 @@ func (r *runner) observe(v *View, before []Slot) {
 	for uid, s := range m.misses {
 		v.Penalty[uid] = s.until
 	}
+}
+
+// left is since when a node that is seen away has been so: now, or, at the first look, when an earlier marshal saw it so in the
+// same cycle. That may be wrong by as much as the API server's clock has jumped since, but not lie ahead.
+func (m *memory) left(v *View, n *Node) time.Time {
+	if at, ok := v.Absent[n.Cycle]; ok && !m.looked && at.Before(v.Now) {
+		return v.Own.Add(at.Sub(v.Now))
+	}
+	return v.Own
 }
 
 // declined notes who gave a nomination back without a brake on it, and forgives who took one.
@@ -348,7 +361,7 @@ func (r *runner) pass(ctx context.Context, v View) bool {
 	r.mu.Lock()
 	there := r.notes
 	r.mu.Unlock()
-	r.annotate(notes(Trials(v), verdicts, there))
+	r.annotate(notes(Trials(v), absent(v), verdicts, there))
 	return clean
 }
 
@@ -471,7 +484,11 @@ func (r *runner) due(v View) time.Time {
 	}
 	s := look(v)
 	for uid, since := range v.Away {
-		if q := s.home[uid]; q != nil {
+		n := s.byUID[uid]
+		if n == nil {
+			continue
+		}
+		if q := s.counts(n); q != nil {
 			at(since.Add(q.rebootTimeout() + time.Nanosecond))
 		}
 	}

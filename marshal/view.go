@@ -140,8 +140,9 @@ type View struct {
 	Groups []Group   // first match wins; empty means that there is no valid configuration: nothing is nominated or deleted
 	Nodes  []Node
 	Slots  []Slot
-	Paused map[string]string // group to reason; "" stands for all groups
-	Trials map[string]Trial  // by group, as the Lease `marshal` has them
+	Paused map[string]string    // group to reason; "" stands for all groups
+	Trials map[string]Trial     // by group, as the Lease `marshal` has them
+	Absent map[string]time.Time // cycle: a marshal saw its node away since, by the API server's time; as the Lease `marshal` has them
 
 	// Unsure: until then it is not known who is down, because the API server was restored from a backup; zero: it is known.
 	Unsure time.Time
