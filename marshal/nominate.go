@@ -135,9 +135,10 @@ func (s *survey) takes(q *squad, who string, n *Node) {
 }
 
 // addNodes puts every node in its group and counts those that are unavailable. A node on hold that has nothing to do
-// with a slot is left out of both sides.
+// with a slot is left out of both sides, but not where one at most may be missing: there a node that is not Ready is the one.
 func (s *survey) addNodes() {
 	counted := map[*squad]int{}
+	missing := map[*squad][]string{} // on hold and not Ready
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		s.lost(n)
@@ -145,11 +146,14 @@ func (s *survey) addNodes() {
 		if home != nil && !n.Foreign {
 			s.home[n.UID] = home
 			home.members = append(home.members, n)
-			if n.Hold == "" || n.active() || s.slotOf[n.UID] != nil {
+			switch {
+			case n.Hold == "" || n.active() || s.slotOf[n.UID] != nil:
 				counted[home]++
-				if !n.Ready || n.Unschedulable || n.active() {
+				if !n.Ready || n.Unschedulable || n.active() || s.slotOf[n.UID] != nil {
 					home.unavailable[n.Name] = struct{}{}
 				}
+			case !n.Ready:
+				missing[home] = append(missing[home], n.Name)
 			}
 		}
 		if q := s.counts(n); q != nil && s.failed(q, n) {
@@ -158,6 +162,12 @@ func (s *survey) addNodes() {
 	}
 	for _, q := range s.squads {
 		q.limit = q.Limit(counted[q])
+		if q.Limit(len(q.members)) > 1 {
+			continue
+		}
+		for _, name := range missing[q] {
+			q.unavailable[name] = struct{}{}
+		}
 	}
 }
 
@@ -195,15 +205,19 @@ func (s *survey) lost(n *Node) {
 	}
 }
 
+// failed tells whether the node counts against what its group bears. An acknowledgement holds for the present failure: the agent
+// takes it off when it fails anew.
 func (s *survey) failed(q *squad, n *Node) bool {
-	if n.Phase == phaseFailed || n.Phase == phaseWaiting && n.Survived {
+	switch {
+	case n.Acknowledged:
+		return false
+	case n.Phase == phaseFailed, n.Phase == phaseWaiting && n.Survived:
 		return true
-	}
-	if q.canary(n) && !n.Ready && !n.active() && !n.Acknowledged { // it was well for a moment only
+	case q.canary(n) && !n.Ready && !n.active(): // it was well for a moment only
 		return true
 	}
 	since, ok := s.Away[n.UID]
-	return ok && n.away() && !n.Acknowledged && s.Own.Sub(since) > q.rebootTimeout()
+	return ok && n.away() && s.Own.Sub(since) > q.rebootTimeout()
 }
 
 // stuck tells whether nobody waits any more for a node that was taken down: it failed, which halts its group or is borne by it,

@@ -356,6 +356,16 @@ func TestAcknowledgedFailuresDoNotHalt(t *testing.T) {
 	}
 }
 
+func TestAcknowledgedFailureOfADeadAgentDoesNotHalt(t *testing.T) {
+	for acked, want := range map[bool]string{false: "a:halted", true: "a=slot-workers-1"} {
+		dead := idle("x", inPhase(phaseFailed, "slot-workers-0"), func(n *Node) { n.Acknowledged = acked })
+		v := viewOf(workers(2), []Node{bidder("a", 1), dead, idle("b")}, []Slot{held("workers", 0, "x"), free("workers", 1)})
+		if got := verdicts(v); got != want {
+			t.Errorf("acknowledged %v: %s, want %s", acked, got, want)
+		}
+	}
+}
+
 func TestHowLongIsLeft(t *testing.T) {
 	took := func(minutes int) func(*Node) { return func(n *Node) { n.Took = time.Duration(minutes) * time.Minute } }
 	busy := idle("x", inPhase(phaseRebooting, "slot-workers-0"))

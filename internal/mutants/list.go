@@ -266,11 +266,11 @@ func ofTheOrder() []mutant {
 		},
 		{
 			name: "a node that is not ready is not counted", file: order, test: "TestPeer13",
-			old: "if !n.Ready || n.Unschedulable || n.active() {", new: "if n.Unschedulable || n.active() {",
+			old: "if !n.Ready || n.Unschedulable || n.active() ||", new: "if n.Unschedulable || n.active() ||",
 		},
 		{
 			name: "a node that somebody has cordoned is not counted", file: order, test: "TestNominate|TestRandomClusters",
-			old: "if !n.Ready || n.Unschedulable || n.active() {", new: "if !n.Ready || n.active() {",
+			old: "if !n.Ready || n.Unschedulable || n.active() ||", new: "if !n.Ready || n.active() ||",
 		},
 		{
 			name: "a nomination is not counted until it is taken", file: order, test: "TestNominate|TestRandomClusters",
