@@ -128,7 +128,7 @@ func (s *survey) canaries(q *squad, bids []*Node) []*Node {
 	if _, end, ok := s.proven(q); ok && !q.trial.Started.IsZero() {
 		why = fmt.Sprintf("the canaries are back; the others go at %s", end.UTC().Format(time.RFC3339))
 	}
-	slices.SortFunc(bids, s.order)
+	slices.SortFunc(bids, s.turn(q))
 	return slices.DeleteFunc(bids, func(n *Node) bool {
 		if q.covered(n) {
 			return false

@@ -28,7 +28,7 @@ type squad struct {
 	trial       Trial
 
 	settled bool
-	trying  string // what the canaries have still to do; "" nothing
+	trying  string // what its canaries, or this marshal, have still to do; "" nothing
 	noms    []Nomination
 	says    []Verdict
 }
@@ -295,7 +295,7 @@ func (q *squad) keepsOthers() string {
 
 // call nominates from the bids, in their order, as far as zones, budget and slots go.
 func (s *survey) call(q *squad, bids []*Node) {
-	slices.SortFunc(bids, func(a, b *Node) int { return cmp.Or(q.rank(a, b), s.order(a, b)) })
+	slices.SortFunc(bids, s.turn(q))
 	free := q.free()
 	full := "" // made once: it names hundreds to thousands
 	for _, n := range bids {
@@ -309,7 +309,7 @@ func (s *survey) call(q *squad, bids []*Node) {
 			}
 			q.say(n, reasonBudget, full)
 		case q.taken >= q.limit || len(free) == 0 || !counted && len(q.unavailable) >= q.limit:
-			q.say(n, reasonSlot, "every slot is taken")
+			q.say(n, reasonSlot, q.short())
 		default:
 			s.takes(q, n.Name, n)
 			q.noms = append(q.noms, Nomination{
@@ -320,6 +320,19 @@ func (s *survey) call(q *squad, bids []*Node) {
 			q.say(n, "", "")
 		}
 	}
+}
+
+// short says why there is no slot for a bid that could go. One that is not there yet, or still has to be tidied up, keeps the
+// groups after this one waiting, as a bid with a slot would.
+func (q *squad) short() string {
+	switch {
+	case len(q.busy) > 0:
+		return "every slot is taken: " + list(slices.Sorted(slices.Values(q.busy)))
+	case q.taken >= q.limit:
+		return "every slot is taken"
+	}
+	q.trying = "its slots are not there yet"
+	return q.trying
 }
 
 // otherZone is a zone that nodes are down in and that is not the node's own: the first by name. It may be one of several, when a
@@ -366,6 +379,11 @@ func (s *survey) shut(q *squad, n *Node) (reason, message string) {
 		return reasonSlot, "did not take its nomination; passed over until " + s.Penalty[n.UID].UTC().Format(time.RFC3339)
 	}
 	return "", ""
+}
+
+// turn sorts the bids of a group.
+func (s *survey) turn(q *squad) func(a, b *Node) int {
+	return func(a, b *Node) int { return cmp.Or(q.rank(a, b), s.order(a, b)) }
 }
 
 // order sorts candidates: the oldest bid first, but the marshal's own node a day later, then by name.

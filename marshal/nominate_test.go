@@ -261,7 +261,8 @@ func TestVerdicts(t *testing.T) {
 		names        string // in the message
 	}{
 		{"budget names the nodes that use it up", viewOf(many, []Node{bidder("a", 1), idle("x", cordoned), idle("y", notReady)}, slots("workers", 2)), "a", "budget", "x, y"},
-		{"no slot is free", viewOf(many, []Node{bidder("a", 1), idle("y"), idle("z")}, nil), "a", "slot", "taken"},
+		{"no slot is there", viewOf(many, []Node{bidder("a", 1), idle("y"), idle("z")}, nil), "a", "slot", "not there yet"},
+		{"no slot is free", viewOf(workers(1), []Node{bidder("a", 1), idle("x", inPhase(phaseDraining, "slot-workers-0"))}, []Slot{held("workers", 0, "x")}), "a", "slot", "taken: x"},
 		{"so does a node that is away for too long, in the only slot", lost(viewOf(Group{Name: "workers", MaxUnavailable: 1, MaxFailed: 1},
 			[]Node{bidder("a", 1), gone("x"), idle("y")}, []Slot{held("workers", 0, "x")}), "x"), "a", "budget", "x"},
 		{"a hold gives its own reason", viewOf(many, []Node{bidder("a", 1, onHold)}, slots("workers", 2)), "a", "hold", "do not touch"},

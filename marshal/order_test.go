@@ -177,6 +177,12 @@ func TestAfter(t *testing.T) {
 			*v = lost(*v, "w")
 		}), "c=slot-control-plane-0"},
 		{"nor does one that is away, which people know", of([]Node{gone("w", known)}, []Node{bidder("c", 9)}, holds("w")), "c=slot-control-plane-0"},
+		{"workers whose slots are not there yet go first all the same", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots = v.Slots[:1] }), "c:after w:slot"},
+		{"and so do those whose only slot is being deleted", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots[1].Deleting = true }), "c:after w:slot"},
+		{"but not those whose only slot a failed node keeps, which the group bears", of([]Node{bidder("w", 1, cordoned), gone("x")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
+			v.Groups[1].MaxFailed = 1
+			*v = lost(*v, "x")
+		}), "c=slot-control-plane-0 w:slot"},
 		{"when the workers are done the control plane goes, one at a time", of([]Node{idle("w")}, []Node{bidder("c", 9), bidder("d", 1), idle("e")}), "c=slot-control-plane-0 d:slot"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -211,6 +217,11 @@ func TestCanaries(t *testing.T) {
 		{
 			"then one node goes, though there are two slots", of(group, Trial{Started: zero}, []Node{bidder("a", 9), bidder("b", 1)}, slots("workers", 2)),
 			"a=slot-workers-0 b:canary",
+			Trial{Started: zero},
+		},
+		{
+			"of those that wait one without warnings", of(group, Trial{Started: zero}, []Node{bidder("a", 9, warned), bidder("b", 1)}, slots("workers", 2)),
+			"a:canary b=slot-workers-0",
 			Trial{Started: zero},
 		},
 		{

@@ -151,10 +151,9 @@ func (c *cluster) marshal(k int, fresh bool) {
 				c.slots = slices.DeleteFunc(c.slots, func(s Slot) bool { return s.Deleting && s.Holder == "" })
 			}
 		case Expire, Withdraw:
-			if a.Kind == Expire && a.Slot.Hold == "" {
+			if c.cas(a.Slot, func(l *Slot) { l.Nominee, l.BidCycle = "", "" }) && a.Kind == Expire && a.Slot.Hold == "" {
 				r.missed(c.now, &a.Slot)
 			}
-			c.cas(a.Slot, func(l *Slot) { l.Nominee, l.BidCycle = "", "" })
 		case SetHold:
 			c.cas(a.Slot, func(l *Slot) { l.Hold = a.Hold })
 		}
@@ -163,9 +162,7 @@ func (c *cluster) marshal(k int, fresh bool) {
 		c.look(k)
 		v.Nodes, v.Slots = c.views[k].Nodes, c.views[k].Slots
 	}
-	for uid, m := range r.memory.misses {
-		v.Penalty[uid] = m.until
-	}
+	v.Penalty = r.memory.penalty()
 	room := c.room()
 	noms := Nominate(v)
 	if fresh {

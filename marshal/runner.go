@@ -86,10 +86,12 @@ type memory struct {
 	misses map[string]miss      // Node UID
 }
 
+// miss is about one bid: a later one of the same node begins anew.
 type miss struct {
-	count int
-	until time.Time
-	cycle string
+	count   int
+	until   time.Time
+	cycle   string
+	attempt int
 }
 
 func (r *runner) poke() {
@@ -181,10 +183,7 @@ func (r *runner) wrote(s Slot) {
 // view returns everything as the loop knows it now; ok is false until every watch has brought its first list.
 func (r *runner) view() (v View, ok bool) {
 	v, ok = r.snapshot()
-	v.Penalty = make(map[string]time.Time, len(r.memory.misses))
-	for uid, m := range r.memory.misses {
-		v.Penalty[uid] = m.until
-	}
+	v.Penalty = r.memory.penalty()
 	v.Away = maps.Clone(r.memory.away)
 	return v, ok
 }
@@ -279,8 +278,8 @@ func (r *runner) observe(v *View, before []Slot) {
 	}
 	m.looked = true
 	maps.DeleteFunc(m.away, func(uid string, _ time.Time) bool { return uids[uid] == nil })
-	maps.DeleteFunc(m.misses, func(uid string, s miss) bool { return uids[uid] == nil || uids[uid].Cycle != s.cycle })
-	r.declined(v, before)
+	maps.DeleteFunc(m.misses, func(uid string, s miss) bool { return uids[uid] == nil || !uids[uid].bid(s.cycle, s.attempt) })
+	r.declined(v, before, uids)
 	missing := map[string]time.Time{}
 	for _, s := range Gone(*v) {
 		key := s.Name + "/" + s.Holder + "/" + s.HolderUID
@@ -288,9 +287,7 @@ func (r *runner) observe(v *View, before []Slot) {
 	}
 	m.gone = missing
 	v.Away = maps.Clone(m.away)
-	for uid, s := range m.misses {
-		v.Penalty[uid] = s.until
-	}
+	v.Penalty = m.penalty()
 }
 
 // left is since when a node that is seen away has been so: now, or, at the first look, when an earlier marshal saw it so in the
@@ -302,8 +299,18 @@ func (m *memory) left(v *View, n *Node) time.Time {
 	return v.Own
 }
 
-// declined notes who gave a nomination back without a brake on it, and forgives who took one.
-func (r *runner) declined(v *View, before []Slot) {
+// penalty is until when whose bids are passed over.
+func (m *memory) penalty() map[string]time.Time {
+	out := make(map[string]time.Time, len(m.misses))
+	for uid, s := range m.misses {
+		out[uid] = s.until
+	}
+	return out
+}
+
+// declined notes who gave a nomination back without a brake on it, and forgives who took one. A node that has made its bid anew,
+// to let others go first, has not declined that one.
+func (r *runner) declined(v *View, before []Slot, uids map[string]*Node) {
 	now := make(map[string]*Slot, len(v.Slots))
 	for i := range v.Slots {
 		now[v.Slots[i].Name] = &v.Slots[i]
@@ -311,7 +318,8 @@ func (r *runner) declined(v *View, before []Slot) {
 	}
 	for i := range before {
 		b := &before[i]
-		if n := now[b.Name]; n != nil && b.nominated() && b.Hold == "" && n.empty() {
+		who := uids[b.Nominee]
+		if n := now[b.Name]; n != nil && b.nominated() && b.Hold == "" && n.empty() && who != nil && who.bid(b.BidCycle, b.BidAttempt) {
 			r.missed(v.Own, b)
 		}
 	}
@@ -321,7 +329,7 @@ func (r *runner) declined(v *View, before []Slot) {
 func (r *runner) missed(now time.Time, s *Slot) {
 	m := r.memory.misses[s.Nominee]
 	m.count++
-	m.cycle = s.BidCycle
+	m.cycle, m.attempt = s.BidCycle, s.BidAttempt
 	m.until = now.Add(min(missFirst<<min(m.count-1, 10), missMost))
 	r.memory.misses[s.Nominee] = m
 	r.log.Info("nomination not taken", "slot", s.Name, "uid", s.Nominee, "misses", m.count, "until", m.until)
@@ -330,9 +338,14 @@ func (r *runner) missed(now time.Time, s *Slot) {
 // pass writes what v calls for. It returns false when a write was refused or failed.
 func (r *runner) pass(ctx context.Context, v View) bool {
 	actions := Housekeep(v)
-	clean := r.write(ctx, len(actions), func(ctx context.Context, i int) error { return r.act(ctx, actions[i]) })
-	for _, a := range actions {
-		if a.Kind == Expire && a.Slot.Hold == "" {
+	done := make([]bool, len(actions))
+	clean := r.write(ctx, len(actions), func(ctx context.Context, i int) error {
+		err := r.act(ctx, actions[i])
+		done[i] = err == nil
+		return err
+	})
+	for i, a := range actions {
+		if done[i] && a.Kind == Expire && a.Slot.Hold == "" {
 			r.missed(v.Own, &a.Slot)
 		}
 	}

@@ -1,6 +1,8 @@
 package marshal
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -70,4 +72,79 @@ func TestDue(t *testing.T) {
 			t.Errorf("the next look is at %s", got)
 		}
 	})
+}
+
+// fakeSlots takes every write, or refuses it.
+type fakeSlots struct {
+	Slots
+	err error
+}
+
+func (f fakeSlots) ClearNomination(_ context.Context, s Slot) (Slot, error) {
+	return free("workers", 0), f.err
+}
+
+func (f fakeSlots) Nominate(context.Context, Slot, Nomination) (Slot, error) {
+	return Slot{}, errors.New("no nominations here")
+}
+
+func TestMisses(t *testing.T) {
+	attempt := func(i int) func(*Node) { return func(n *Node) { n.Attempt = i } }
+	braked := offered("workers", 0, "a", 0)
+	braked.Hold = "paused"
+	for _, c := range []struct {
+		name          string
+		node          Node
+		before, after Slot
+		counts        int // those of the node afterwards; it had one
+	}{
+		{"one that gives its nomination back has missed again", bidder("a", 1), offered("workers", 0, "a", time.Second), free("workers", 0), 2},
+		{"not with the brake on it", bidder("a", 1), braked, free("workers", 0), 1},
+		{"nor while it still has it", bidder("a", 1), offered("workers", 0, "a", time.Second), offered("workers", 0, "a", time.Second), 1},
+		{"one that takes it is forgiven", bidder("a", 1), offered("workers", 0, "a", time.Second), held("workers", 0, "a"), 0},
+		{"one that has made its bid anew begins anew", bidder("a", 1, attempt(2)), offered("workers", 0, "a", time.Second), free("workers", 0), 0},
+		{"one that begins another cycle, too", bidder("a", 1, func(n *Node) { n.Cycle = "c2" }), free("workers", 0), free("workers", 0), 0},
+		{"and so does one that is not there any more", idle("b"), offered("workers", 0, "a", time.Second), free("workers", 0), 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRunner()
+			once := offered("workers", 0, "a", 0)
+			r.missed(zero, &once)
+			v := viewOf(workers(1), []Node{c.node}, []Slot{c.after})
+			r.observe(&v, []Slot{c.before})
+			if got := r.memory.misses["uid-a"].count; got != c.counts {
+				t.Errorf("%d misses, want %d", got, c.counts)
+			}
+			if _, ok := v.Penalty["uid-a"]; ok != (c.counts > 0) {
+				t.Errorf("passed over: %t, with %d misses", ok, c.counts)
+			}
+		})
+	}
+	t.Run("each miss makes the next bids wait for longer, up to an hour", func(t *testing.T) {
+		r := newRunner()
+		s := offered("workers", 0, "a", 0)
+		for _, want := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second} {
+			r.missed(zero, &s)
+			if got := r.memory.misses["uid-a"].until.Sub(zero); got != want {
+				t.Errorf("passed over for %s, want %s", got, want)
+			}
+		}
+		for range 100 {
+			r.missed(zero, &s)
+		}
+		if got := r.memory.misses["uid-a"].until.Sub(zero); got != time.Hour {
+			t.Errorf("passed over for %s in the end", got)
+		}
+	})
+	for refused, want := range map[error]int{nil: 1, errors.New("no connection"): 0} {
+		t.Run(fmt.Sprintf("a nomination that ran out is a miss when it was cleared: %v", refused), func(t *testing.T) {
+			r := newRunner()
+			r.slots, r.annotate = fakeSlots{err: refused}, func(map[string]string) {}
+			v := viewOf(workers(1), []Node{bidder("a", 1)}, []Slot{offered("workers", 0, "a", 0)})
+			r.pass(t.Context(), v)
+			if got := r.memory.misses["uid-a"].count; got != want {
+				t.Errorf("%d misses, want %d", got, want)
+			}
+		})
+	}
 }

@@ -50,6 +50,9 @@ func (n *Node) wish() time.Time {
 	return n.Wished
 }
 
+// bid tells whether this is what the node bids for.
+func (n *Node) bid(cycle string, attempt int) bool { return n.Cycle == cycle && n.Attempt == attempt }
+
 // active tells whether the record says that the node is down, or may be.
 func (n *Node) active() bool {
 	switch n.Phase {
