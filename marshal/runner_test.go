@@ -80,7 +80,7 @@ type fakeSlots struct {
 	err error
 }
 
-func (f fakeSlots) ClearNomination(_ context.Context, s Slot) (Slot, error) {
+func (f fakeSlots) ClearNomination(context.Context, Slot) (Slot, error) {
 	return free("workers", 0), f.err
 }
 
