@@ -297,7 +297,7 @@ func (q *squad) keepsOthers() string {
 func (s *survey) call(q *squad, bids []*Node) {
 	slices.SortFunc(bids, s.turn(q))
 	free := q.free()
-	full := "" // made once: it names hundreds to thousands
+	full, short := "", "" // made once: they choose from hundreds to thousands
 	for _, n := range bids {
 		_, counted := q.unavailable[n.Name]
 		switch ahead, other := q.otherZone(n); {
@@ -309,7 +309,10 @@ func (s *survey) call(q *squad, bids []*Node) {
 			}
 			q.say(n, reasonBudget, full)
 		case q.taken >= q.limit || len(free) == 0 || !counted && len(q.unavailable) >= q.limit:
-			q.say(n, reasonSlot, q.short())
+			if short == "" {
+				short = q.short()
+			}
+			q.say(n, reasonSlot, short)
 		default:
 			s.takes(q, n.Name, n)
 			q.noms = append(q.noms, Nomination{
