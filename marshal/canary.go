@@ -128,6 +128,7 @@ func (s *survey) canaries(q *squad, bids []*Node) []*Node {
 	if _, end, ok := s.proven(q); ok && !q.trial.Started.IsZero() {
 		why = fmt.Sprintf("the canaries are back; the others go at %s", end.UTC().Format(time.RFC3339))
 	}
+	waits := left <= 0 // for canaries that have gone, or a trial that begins; a canary that cannot go keeps no other group waiting
 	slices.SortFunc(bids, s.turn(q))
 	return slices.DeleteFunc(bids, func(n *Node) bool {
 		if q.covered(n) {
@@ -137,7 +138,9 @@ func (s *survey) canaries(q *squad, bids []*Node) []*Node {
 		if left >= 0 {
 			return false
 		}
-		q.trying = why
+		if waits {
+			q.trying = why
+		}
 		q.say(n, reasonCanary, why)
 		return true
 	})

@@ -28,7 +28,7 @@ type squad struct {
 	trial       Trial
 
 	settled bool
-	trying  string // what its canaries, or this marshal, have still to do; "" nothing
+	trying  string // what its bids wait for that comes by itself; "" nothing
 	noms    []Nomination
 	says    []Verdict
 }
@@ -272,6 +272,7 @@ func (s *survey) settle(q *squad) {
 		case reason != "":
 			q.say(n, reason, message)
 		case first != "":
+			q.trying = first // and so do those that come after this one
 			q.say(n, reasonAfter, first)
 		default:
 			bids = append(bids, n)

@@ -1,6 +1,7 @@
 package marshal
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,6 +178,10 @@ func TestAfter(t *testing.T) {
 			*v = lost(*v, "w")
 		}), "c=slot-control-plane-0"},
 		{"nor does one that is away, which people know", of([]Node{gone("w", known)}, []Node{bidder("c", 9)}, holds("w")), "c=slot-control-plane-0"},
+		{"nor do workers whose canary a dead one holds up", of([]Node{bidder("w", 2), bidder("v", 1), idle("x", notReady)}, []Node{bidder("c", 9)}, func(v *View) {
+			v.Groups[1].Canaries, v.Groups[1].CanarySoak = 1, time.Hour
+			v.Trials = map[string]Trial{"workers": {Started: zero}}
+		}), "c=slot-control-plane-0 w:budget v:canary"},
 		{"workers whose slots are not there yet go first all the same", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots = v.Slots[:1] }), "c:after w:slot"},
 		{"and so do those whose only slot is being deleted", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots[1].Deleting = true }), "c:after w:slot"},
 		{"but not those whose only slot a failed node keeps, which the group bears", of([]Node{bidder("w", 1, cordoned), gone("x")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
@@ -190,6 +195,25 @@ func TestAfter(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestAfterIsTransitive(t *testing.T) {
+	in := func(g string) func(*Node) { return func(n *Node) { n.Labels = map[string]string{"g": g} } }
+	group := func(name string, after ...string) Group {
+		return Group{Name: name, MaxUnavailable: 1, After: after, Match: func(l map[string]string) bool { return l["g"] == name }}
+	}
+	v := View{
+		Now: zero, Own: zero, NominationTimeout: 30 * time.Second, Groups: []Group{group("a"), group("b", "a"), group("c", "b")},
+		Nodes: []Node{bidder("a1", 1, in("a")), bidder("b1", 2, in("b")), bidder("c1", 3, in("c"))},
+		Slots: slices.Concat(slots("a", 1), slots("b", 1), slots("c", 1)),
+	}
+	if got := verdicts(v); got != "a1=slot-a-0 b1:after c1:after" {
+		t.Error(got)
+	}
+	v.Nodes[1].Bids, v.Nodes[1].Reason = false, "window"
+	if got := verdicts(v); got != "a1=slot-a-0 b1:window c1=slot-c-0" {
+		t.Errorf("b has nobody to go, c need not wait: %s", got)
 	}
 }
 
