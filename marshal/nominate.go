@@ -213,7 +213,7 @@ func (s *survey) failed(q *squad, n *Node) bool {
 		return false
 	case n.Phase == phaseFailed, n.Phase == phaseWaiting && n.Survived:
 		return true
-	case q.canary(n) && !n.Ready && !n.active(): // it was well for a moment only
+	case q.canary(n) && !n.Ready && !n.active() && s.slotOf[n.UID] == nil: // it was well for a moment only
 		return true
 	}
 	since, ok := s.Away[n.UID]

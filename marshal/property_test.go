@@ -189,7 +189,7 @@ func (c *cluster) marshal(k int, fresh bool) {
 		c.note("%s marshal %d: %s %s %s%s", c.now.Format("15:04:05"), k, a.Kind, a.Slot.Name, a.Slot.Nominee, a.Hold)
 		switch a.Kind {
 		case Create:
-			if !slices.ContainsFunc(c.slots, func(s Slot) bool { return s.Name == a.Slot.Name }) {
+			if !c.chance(10) && !slices.ContainsFunc(c.slots, func(s Slot) bool { return s.Name == a.Slot.Name }) {
 				c.rv++
 				c.slots = append(c.slots, Slot{Name: a.Slot.Name, Group: a.Slot.Group, ResourceVersion: strconv.Itoa(c.rv)})
 			}
@@ -286,10 +286,10 @@ func (c *cluster) budget(before map[string]int) {
 	}
 }
 
-// stuck tells whether nobody waits for the node any more: it has failed, been away for too long, or is a canary that broke.
-func (c *cluster) stuck(v View, g Group, n *Node) bool {
+// stuck tells whether nobody waits for the node any more: it has failed, or been away for too long.
+func (c *cluster) stuck(v View, n *Node) bool {
 	since, ok := v.Away[n.UID]
-	return n.Phase == phaseFailed || g.Canaries > 0 && n.Phase == "" && !n.Ready || ok && n.away() && v.Own.Sub(since) > 10*time.Minute
+	return n.Phase == phaseFailed || ok && n.away() && v.Own.Sub(since) > 10*time.Minute
 }
 
 // could tells whether the node could be nominated, as far as it is up to the node.
@@ -303,7 +303,7 @@ func (c *cluster) ordered(v View, noms []Nomination) {
 	inFlight := map[string][]*Node{} // by group
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		if l := s.slotOf[n.UID]; l != nil && !c.stuck(v, s.group[l.Group].Group, n) {
+		if l := s.slotOf[n.UID]; l != nil && !c.stuck(v, n) {
 			inFlight[l.Group] = append(inFlight[l.Group], n)
 		}
 	}
@@ -333,7 +333,8 @@ func (c *cluster) ordered(v View, noms []Nomination) {
 			c.queued(v, s, q, inFlight[name], goes)
 		}
 		tries := slices.DeleteFunc(all, func(n *Node) bool { return s.home[n.UID] != q || q.covered(n) })
-		if len(tries) > q.Canaries && q.Canaries > 0 {
+		another := slices.ContainsFunc(goes, func(n *Node) bool { return !q.covered(n) }) // not one that failed and has got well
+		if another && len(tries) > q.Canaries && q.Canaries > 0 {
 			c.fail("%d nodes of %s try a wish, canaries are %d", len(tries), name, q.Canaries)
 		}
 	}
