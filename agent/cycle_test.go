@@ -22,7 +22,10 @@ func TestCycle(t *testing.T) {
 		}
 		h := parseHistory(n.History)
 		if len(h.Cycles) != 1 || !h.Cycles[0].Rebooted || h.Cycles[0].Result != ReasonRebooted || h.Cycles[0].Downtime < 20*time.Second {
-			t.Errorf("history %+v", h)
+			t.Fatalf("history %+v", h)
+		}
+		if w := h.Cycles[0].Wished; w.IsZero() || w.After(h.Cycles[0].At.Add(-h.Cycles[0].Took)) {
+			t.Errorf("the reboot is for what was there since %s: %+v", w, h)
 		}
 	})
 

@@ -72,7 +72,7 @@ func draining(o Observation) Decision {
 		n := r.clone()
 		n.Down, n.Deadline, n.Evicted = o.Now, time.Time{}, o.Drain.Evicted
 		if w := o.wish(); w.Source != "" {
-			n.setWish(w) // the reboot is for what is there now
+			n.setWish(w, o.Now) // the reboot is for what is there now
 		}
 		message := "the node is drained"
 		if o.Drain.Summary != "" {

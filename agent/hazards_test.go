@@ -502,6 +502,21 @@ func TestWrongBeliefs(t *testing.T) {
 			t.Errorf("taken, it decides %+v", Step(o))
 		}
 	})
+	t.Run("another sentinel is a younger wish, and keeps its turn", func(t *testing.T) {
+		o := base()
+		o.Record.Pending = now.Add(-time.Hour)
+		if got := o.Record.wished(); !got.Equal(o.Record.Pending) {
+			t.Errorf("at first it is wished since %s", got)
+		}
+		o.Sentinel.Fingerprint = "f3"
+		w, ok := Step(o).Do.(WriteNode)
+		if !ok || w.Record == nil {
+			t.Fatalf("decides %+v", Step(o))
+		}
+		if !w.Record.Pending.Equal(o.Record.Pending) || !w.Record.wished().Equal(now) {
+			t.Errorf("pending since %s, wished since %s, want %s and %s", w.Record.Pending, w.Record.wished(), o.Record.Pending, now)
+		}
+	})
 	t.Run("a node that is down keeps the slot of the group before to the end of its cycle", func(t *testing.T) {
 		o := base()
 		o.Record.Phase, o.Record.Cordon, o.Record.Slot, o.Node.Unschedulable, o.Group = Draining, CordonBaton, "slot-workers-0", true, "big"

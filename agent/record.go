@@ -29,7 +29,9 @@ type Record struct {
 	Phase    Phase     `json:"phase"`
 	Since    time.Time `json:"since"`        // the phase was entered
 	Pending  time.Time `json:"pendingSince"` // the host has wanted a reboot since
-	Bids     bool      `json:"bids"`         // wants a slot now
+	// Wished is when the sentinel was last seen to have another fingerprint than before; zero: it is the one of Pending.
+	Wished   time.Time `json:"wishedSince,omitzero"`
+	Bids     bool      `json:"bids"` // wants a slot now
 	Reasons  []Reason  `json:"reasons,omitempty"`
 	Message  string    `json:"message,omitempty"`
 	Sentinel struct {
@@ -105,7 +107,7 @@ func parseRecord(text string) (*Record, error) {
 }
 
 func (r *Record) encode() (string, error) {
-	for _, t := range []*time.Time{&r.Since, &r.Pending, &r.Deadline, &r.Healthy, &r.Until, &r.Cordoned, &r.Down} {
+	for _, t := range []*time.Time{&r.Since, &r.Pending, &r.Wished, &r.Deadline, &r.Healthy, &r.Until, &r.Cordoned, &r.Down} {
 		*t = t.UTC().Truncate(time.Millisecond)
 	}
 	b, err := json.Marshal(r)
@@ -113,6 +115,14 @@ func (r *Record) encode() (string, error) {
 		return "", fmt.Errorf("encoding the record: %w", err)
 	}
 	return string(b), nil
+}
+
+// wished is since when the host wants what it wants now.
+func (r *Record) wished() time.Time {
+	if r.Wished.IsZero() {
+		return r.Pending
+	}
+	return r.Wished
 }
 
 // clone returns a copy that may be changed.
@@ -147,6 +157,8 @@ type Entry struct {
 	Rebooted bool          `json:"rebooted,omitempty"` // proven by a new boot ID
 	// Fingerprint of the sentinel that the reboot served: the same one soon after is the same one still.
 	Fingerprint string `json:"fingerprint,omitempty"`
+	// Wished is since when that sentinel was there; zero in what an earlier version wrote.
+	Wished time.Time `json:"wishedSince,omitzero"`
 }
 
 // parseHistory never fails: a history that cannot be read is begun anew, nothing rests on it but limits.

@@ -118,7 +118,7 @@ func device(resource string) bool { return strings.Contains(resource, "/") }
 func (o Observation) finish(e Entry, why Reason, message string) WriteNode {
 	r := o.Record
 	e.Cycle, e.At, e.Reason, e.Fingerprint, e.Rebooted = r.Cycle, o.Now.UTC(), r.Sentinel.Source, r.Sentinel.Fingerprint, true
-	e.Evicted = r.Evicted
+	e.Evicted, e.Wished = r.Evicted, r.wished().UTC()
 	w := o.end(why, message)
 	if fp := o.Sentinel.Fingerprint; o.Sentinel.Source != "" && fp == r.Sentinel.Fingerprint {
 		e.Result = ReasonSentinelSurvived

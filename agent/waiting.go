@@ -54,7 +54,7 @@ func rebuild(o Observation, s Slot) WriteNode {
 	}
 	r.Settings, r.Request = *o.Settings, o.Node.Request
 	if r.BootID == o.Boot {
-		r.setWish(o.wish())
+		r.setWish(o.wish(), o.Now)
 	}
 	return o.enter(r, Rebooting, ReasonRecordLost, "the record was rebuilt from slot "+s.Name)
 }
@@ -69,7 +69,7 @@ func begin(o Observation, from Phase, why Reason) WriteNode {
 	if o.Record != nil {
 		r.Slot, r.Yield = o.Record.Slot, o.Record.Yield
 	}
-	r.setWish(w)
+	r.setWish(w, o.Now)
 	r.setGates(o)
 	message := fmt.Sprintf("%s wants a reboot: %s", w.Source, orNone(w.Reason))
 	if why == ReasonSentinelSurvived {
@@ -89,7 +89,11 @@ func orNone(s string) string {
 	return s
 }
 
-func (r *Record) setWish(w Sentinel) {
+// setWish takes over what the host wants now. A change is a younger wish, that canaries have to try, and keeps its turn.
+func (r *Record) setWish(w Sentinel, now time.Time) {
+	if before := r.Sentinel.Fingerprint; before != "" && w.Fingerprint != before {
+		r.Wished = now
+	}
 	r.Sentinel.Source, r.Sentinel.Reason, r.Sentinel.Fingerprint = w.Source, bounded(w.Reason), w.Fingerprint
 }
 
@@ -216,7 +220,7 @@ func bid(o Observation) Decision {
 		n.Yield, n.Slot, news = false, "", true
 	}
 	if w := o.wish(); w.Source != "" && w.Fingerprint != n.Sentinel.Fingerprint {
-		n.setWish(w)
+		n.setWish(w, o.Now)
 		news = true
 	}
 	if news {

@@ -43,7 +43,8 @@ func Default() *Config {
 		PendingTaint:   true,
 		MaxUnavailable: Amount{Value: 1},
 		MaxFailed:      0,
-		RebootTimeout:  Duration(30 * time.Minute),
+		// systemd forces a reboot whose orderly way takes 30 minutes, and a server may need another 15 to start.
+		RebootTimeout: Duration(45 * time.Minute),
 		Drain: Drain{
 			Mode: Always, Timeout: Duration(15 * time.Minute), VolumeTimeout: Duration(time.Minute),
 			UnmanagedPods: Block, LocalVolumes: Evict, EmptyDir: Evict, Jobs: Evict, AnnotatedPods: Block,

@@ -127,7 +127,7 @@ func groupFields() []Field {
 		{Path: "groups[].topologyKey", kind: text, low: 1, high: 317, Default: "none", About: "A node label, such as topology.kubernetes.io/zone: the nodes of one value go, then those of the next in alphabetical order."},
 		{Path: "groups[].canary", kind: object, Default: "none: all go as there are slots", About: "Few nodes go first; the others when these are back and have been healthy for a while. `canary: {}` is one node and half an hour."},
 		withDefault(Field{Path: "groups[].canary.nodes", kind: integer, low: 1, high: maxAmount, About: "How many go first."}, strconv.Itoa(defaultCanaryNodes)),
-		withDefault(span("groups[].canary.soak", time.Minute, 7*24*time.Hour, "How long after the last of them is back the others wait. It speaks for every node that wanted its reboot by then; a newer wish is tried anew."), defaultCanarySoak.String()),
+		withDefault(span("groups[].canary.soak", time.Minute, 7*24*time.Hour, "How long after the last of them is back the others wait. It speaks for every node that wanted its reboot when the first of them went down; a newer wish is tried anew."), defaultCanarySoak.String()),
 		{Path: "groups[].drain", kind: object, Default: "the top level's", About: "See drain: what is not said here is as it is there. Rules that stand here take the place of those there."},
 	}, drain)
 }

@@ -527,7 +527,8 @@ func TestOrder(t *testing.T) {
 		}
 		s.agent(2, nil, tries).Stand(true)
 		back := time.Now()
-		history := fmt.Sprintf(`{"cycles":[{"at":%q,"result":"rebooted"}]}`, back.UTC().Format(time.RFC3339Nano))
+		history := fmt.Sprintf(`{"cycles":[{"at":%q,"result":"rebooted","took":1000000,"wishedSince":%q}]}`,
+			back.UTC().Format(time.RFC3339Nano), back.Add(-9*time.Minute).UTC().Format(time.RFC3339Nano))
 		patch := fmt.Sprintf(`{"metadata":{"annotations":{"kubebaton.io/reboot":null,"kubebaton.io/history":%q}}}`, history)
 		if _, err := s.admin.CoreV1().Nodes().Patch(t.Context(), s.node(0), types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
@@ -538,6 +539,29 @@ func TestOrder(t *testing.T) {
 		s.within(15*time.Second, "the others", func() bool { return len(nominees(s.list())) == 2 })
 		if took := time.Since(back); took < 3*time.Second {
 			t.Errorf("the others went after %s", took)
+		}
+	})
+	t.Run("the next marshal goes on counting how long a node has been away", func(t *testing.T) {
+		t.Parallel()
+		const timeout = 4 * time.Second
+		s := newSite(t, "away", 2)
+		s.group.RebootTimeout = timeout
+		uids := []string{s.register(0, "b0", 9), s.register(1, "b1", 0), s.register(2, "b2", 8), s.register(3, "b3", 7)}
+		first := s.agent(3, nil, quick)
+		first.Stand(true)
+		sl := s.take(0, uids[0], "b0")
+		s.write(0, record("Rebooting", 0, 9, sl.Name))
+		left := time.Now()
+		pause(timeout - time.Second)
+		if err := first.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.agent(2, nil, quick).Stand(true)
+		s.within(15*time.Second, "the halt", func() bool {
+			return slices.ContainsFunc(s.list(), func(l lock.Slot) bool { return l.Hold == "halted: "+s.node(0) })
+		})
+		if took := time.Since(left); took < timeout-time.Second || took > 2*timeout-time.Second {
+			t.Errorf("halted after %s, the node may be away for %s", took, timeout)
 		}
 	})
 	t.Run("slots follow the configuration, and a held one stays", func(t *testing.T) {

@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// A group with canaries tries a wish for a reboot on few nodes first. A wish is covered when it is not younger than the
-// moment at which the canaries had been back, and healthy, for long enough: what was installed on other nodes by then was
-// installed on them. Younger wishes are tried anew. All that has to be remembered are two times, a [Trial].
+// A group with canaries tries a wish for a reboot on few nodes first. Once the canaries have been back, and healthy, for long
+// enough, a wish is covered when it is not younger than the moment at which the first of them went down: what was installed on
+// other nodes by then was installed on it, and booted. Younger wishes are tried anew. All that has to be remembered are two
+// times, a [Trial].
 
 // Trials returns what is to be remembered of each group's canaries. A nomination goes by what the Lease has of it already.
 func Trials(v View) map[string]Trial {
@@ -29,11 +30,11 @@ func (s *survey) next(q *squad) Trial {
 		return Trial{}
 	}
 	if !t.Started.IsZero() {
-		if end, ok := q.proven(); ok && !s.Now.Before(end) {
-			t = Trial{Covered: end}
+		if covers, end, ok := s.proven(q); ok && !s.Now.Before(end) {
+			t = Trial{Covered: covers}
 		}
 	}
-	if t.Started.IsZero() && slices.ContainsFunc(q.members, func(n *Node) bool { return n.Bids && n.Pending.After(t.Covered) }) {
+	if t.Started.IsZero() && slices.ContainsFunc(q.members, func(n *Node) bool { return n.Bids && n.wish().After(t.Covered) }) {
 		t.Started = s.Now
 	}
 	return t
@@ -42,11 +43,12 @@ func (s *survey) next(q *squad) Trial {
 // trialsDue is when the next trial is over, zero when that depends on nodes.
 func trialsDue(v View) time.Time {
 	var next time.Time
-	for _, q := range look(v).squads {
+	s := look(v)
+	for _, q := range s.squads {
 		if q.Canaries == 0 || q.trial.Started.IsZero() {
 			continue
 		}
-		if end, ok := q.proven(); ok && (next.IsZero() || end.Before(next)) {
+		if _, end, ok := s.proven(q); ok && (next.IsZero() || end.Before(next)) {
 			next = end
 		}
 	}
@@ -54,28 +56,58 @@ func trialsDue(v View) time.Time {
 }
 
 // covered tells whether the node's wish was tried. In a group without canaries every wish counts as tried.
-func (q *squad) covered(n *Node) bool { return q.Canaries == 0 || !n.Pending.After(q.trial.Covered) }
+func (q *squad) covered(n *Node) bool { return q.Canaries == 0 || !n.wish().After(q.trial.Covered) }
 
-// proven returns when the others may go, as far as the canaries are concerned; false while not enough of them are back.
-func (q *squad) proven() (time.Time, bool) {
-	back := q.back()
+// proven returns up to which time the canaries cover wishes, and when the others may go, as far as the canaries are concerned;
+// false while not enough of them are back.
+func (s *survey) proven(q *squad) (covers, end time.Time, ok bool) {
+	back := s.back(q)
 	want := min(q.Canaries, len(q.members))
 	if len(back) < want || want == 0 {
-		return time.Time{}, false
+		return time.Time{}, time.Time{}, false
 	}
-	return back[want-1].Add(q.CanarySoak), true
-}
-
-// back are the times at which canaries of the trial that is on came back, of those that are still healthy, in their order.
-func (q *squad) back() []time.Time {
-	var at []time.Time
-	for _, n := range q.members {
-		if !n.Proven.Before(q.trial.Started) && n.Ready && n.Phase != phaseFailed {
-			at = append(at, n.Proven)
+	covers = back[0].down()
+	for _, n := range back[:want] {
+		if d := n.down(); d.Before(covers) {
+			covers = d
 		}
 	}
-	slices.SortFunc(at, time.Time.Compare)
-	return at
+	return covers, back[want-1].Proven.Add(q.CanarySoak), true
+}
+
+// down is when the node was taken down for its last proven reboot. The wish that it served may be younger: what the host
+// wants changes until the call.
+func (n *Node) down() time.Time {
+	if at := n.Proven.Add(-n.Took); n.Took > 0 && at.After(n.Tried) {
+		return at
+	}
+	return n.Tried
+}
+
+// canary tells whether the node has come back from a reboot for a wish that the trial is about.
+func (q *squad) canary(n *Node) bool {
+	return q.Canaries > 0 && !q.trial.Started.IsZero() && !n.Proven.Before(q.trial.Started) && n.Tried.After(q.trial.Covered)
+}
+
+// back are the canaries of the trial that are back and healthy, in the order of their return. Once its soak is over, one that
+// went down before the oldest wish that has still to be tried does not count any more: it is left from a wish that fewer nodes
+// had than there are to be canaries.
+func (s *survey) back(q *squad) []*Node {
+	var oldest time.Time
+	for _, n := range q.members {
+		if w := n.wish(); n.Phase == phaseWaiting && !q.covered(n) && (oldest.IsZero() || w.Before(oldest)) {
+			oldest = w
+		}
+	}
+	var back []*Node
+	for _, n := range q.members {
+		aged := n.down().Before(oldest) && n.Proven.Add(q.CanarySoak).Before(s.Now)
+		if q.canary(n) && !aged && n.Ready && !s.stuck(q, n) {
+			back = append(back, n)
+		}
+	}
+	slices.SortFunc(back, func(a, b *Node) int { return a.Proven.Compare(b.Proven) })
+	return back
 }
 
 // canaries returns the bids that may go as far as canaries are concerned.
@@ -85,18 +117,19 @@ func (s *survey) canaries(q *squad, bids []*Node) []*Node {
 	}
 	left, why := 0, "a canary goes first"
 	if !q.trial.Started.IsZero() {
-		left = min(q.Canaries, len(q.members)) - len(q.back())
+		left = min(q.Canaries, len(q.members)) - len(s.back(q))
 		for _, n := range q.members {
-			if s.slotOf[n.UID] != nil && !q.covered(n) {
+			if s.slotOf[n.UID] != nil && !q.covered(n) && !s.stuck(q, n) {
 				left--
 				why = n.Name + " goes first"
 			}
 		}
 	}
-	if end, ok := q.proven(); ok && !q.trial.Started.IsZero() {
+	if _, end, ok := s.proven(q); ok && !q.trial.Started.IsZero() {
 		why = fmt.Sprintf("the canaries are back; the others go at %s", end.UTC().Format(time.RFC3339))
 	}
-	slices.SortFunc(bids, s.order)
+	waits := left <= 0 // for canaries that have gone, or a trial that begins; a canary that cannot go keeps no other group waiting
+	slices.SortFunc(bids, s.turn(q))
 	return slices.DeleteFunc(bids, func(n *Node) bool {
 		if q.covered(n) {
 			return false
@@ -105,7 +138,9 @@ func (s *survey) canaries(q *squad, bids []*Node) []*Node {
 		if left >= 0 {
 			return false
 		}
-		q.trying = why
+		if waits {
+			q.trying = why
+		}
 		q.say(n, reasonCanary, why)
 		return true
 	})

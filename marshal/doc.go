@@ -34,8 +34,8 @@
 //   - That a restore is noticed by an agent that started after it; or by one whose own Node has not changed since the backup,
 //     in the few seconds until its watch is back.
 //   - That a nominated node goes: its agent may be dead, or one of its gates shut. Its nomination expires, and its bids
-//     are passed over for a time that grows with each miss. That memory, and the time since which a node is seen away,
-//     is lost with the marshal: its successor begins anew.
+//     are passed over for a time that grows with each miss. That memory is lost with the marshal: its successor begins anew.
+//     Since when nodes are away stands on the Lease, as of its last renewal.
 //   - That the views are fresh. Every write carries the resourceVersion it was decided on; a refused write is decided
 //     again.
 package marshal

@@ -362,8 +362,8 @@ func (e *Elector) pause(ctx context.Context, d time.Duration) {
 func (e *Elector) spared(since time.Time) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if age := time.Since(e.heard); e.heard.After(since) && age >= e.cfg.RetryPeriod {
-		return max(0, e.cfg.LookInterval-age)
+	if e.heard.After(since) {
+		return max(0, e.cfg.LookInterval-time.Since(e.heard))
 	}
 	return 0
 }

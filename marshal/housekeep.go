@@ -86,8 +86,12 @@ func (s *survey) expired(l *Slot) bool {
 	return !l.BidUntil.After(s.Now) || l.BidUntil.Sub(s.Now) > 2*s.NominationTimeout
 }
 
+// withdrawn also takes a nomination back whose node belongs to another group by now: groups were drawn anew, or its labels were.
 func (s *survey) withdrawn(l *Slot) bool {
 	n := s.byUID[l.Nominee]
+	if home := s.home[l.Nominee]; len(s.Groups) > 0 && (home == nil || home.Name != l.Group) {
+		return true
+	}
 	return n == nil || n.Phase != phaseWaiting || !n.Bids || n.Cycle != l.BidCycle || n.Attempt != l.BidAttempt ||
 		n.Deleting || n.Hold != "" || n.Survived
 }

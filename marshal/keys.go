@@ -11,6 +11,7 @@ const (
 	acknowledgeKey = "kubebaton.io/acknowledge" // annotation on a Node, by people: its failure is known
 	pauseKey       = "kubebaton.io/pause"       // annotation on Lease marshal, by people; with .<group> for one group
 	trialKey       = "kubebaton.io/canary"      // annotation on Lease marshal, with .<group>: its Trial
+	awayKey        = "kubebaton.io/away"        // annotation on Lease marshal, with .<group>: which cycles' nodes are away, since when
 	waitingKey     = "kubebaton.io/waiting"     // annotation on Lease marshal, with .<group>: who waits for what, for people
 )
 

@@ -47,6 +47,7 @@ type record struct {
 	Attempt      int       `json:"attempt"`
 	Phase        string    `json:"phase"`
 	PendingSince time.Time `json:"pendingSince"`
+	WishedSince  time.Time `json:"wishedSince"`
 	Bids         bool      `json:"bids"`
 	Reasons      []string  `json:"reasons"`
 	Slot         string    `json:"slot"`
@@ -60,28 +61,28 @@ type record struct {
 // history is the part of an agent's history that matters here.
 type history struct {
 	Cycles []struct {
-		At     time.Time     `json:"at"`
-		Result string        `json:"result"`
-		Took   time.Duration `json:"took"`
+		At          time.Time     `json:"at"`
+		Result      string        `json:"result"`
+		Took        time.Duration `json:"took"`
+		WishedSince time.Time     `json:"wishedSince"`
 	} `json:"cycles"`
 }
 
 // resultRebooted is the result of a cycle whose reboot ended well.
 const resultRebooted = "rebooted"
 
-// proven is the end of the last reboot that ended well, and how long the node was taken down for it; zero when there is
-// none, or when that cannot be read.
-func proven(text string) (at time.Time, took time.Duration) {
+// prove takes over the last reboot that ended well. It leaves everything zero when there is none, or when that cannot be read.
+func (n *Node) prove(text string) {
 	var h history
 	if text == "" || json.Unmarshal([]byte(text), &h) != nil {
-		return time.Time{}, 0
+		return
 	}
 	for _, c := range slices.Backward(h.Cycles) {
 		if c.Result == resultRebooted {
-			return c.At, c.Took
+			n.Proven, n.Took, n.Tried = c.At, c.Took, c.WishedSince
+			return
 		}
 	}
-	return time.Time{}, 0
 }
 
 // RecordVersion is the newest version that is understood, as the agent's of that name. A newer record is that of a node
@@ -103,7 +104,7 @@ func NodeOf(n *corev1.Node) Node {
 		out.Hold = cmp.Or(why, noReason)
 	}
 	_, out.Acknowledged = n.Annotations[acknowledgeKey]
-	out.Proven, out.Took = proven(n.Annotations[historyKey])
+	out.prove(n.Annotations[historyKey])
 	raw, ok := n.Annotations[recordKey]
 	if !ok {
 		return out
@@ -115,7 +116,7 @@ func NodeOf(n *corev1.Node) Node {
 	}
 	out.Phase, out.Cycle, out.Attempt, out.Slot = r.Phase, r.Cycle, r.Attempt, r.Slot
 	out.Bids = r.Bids && r.Phase == phaseWaiting
-	out.Pending = r.PendingSince
+	out.Pending, out.Wished = r.PendingSince, r.WishedSince
 	out.Warned = len(r.Warnings) > 0
 	out.Survived = r.Survived != "" && (r.Sentinel.Fingerprint == "" || r.Survived == r.Sentinel.Fingerprint)
 	if len(r.Reasons) > 0 {
@@ -150,7 +151,7 @@ func (n *Node) same(o *Node) bool {
 		n.Unschedulable == o.Unschedulable && n.Deleting == o.Deleting && n.Foreign == o.Foreign && n.Phase == o.Phase &&
 		n.Cycle == o.Cycle && n.Attempt == o.Attempt && n.Bids == o.Bids && n.Pending.Equal(o.Pending) && n.Slot == o.Slot &&
 		n.Survived == o.Survived && n.Warned == o.Warned && n.Hold == o.Hold && n.Acknowledged == o.Acknowledged &&
-		n.Reason == o.Reason && n.Proven.Equal(o.Proven) && n.Took == o.Took && maps.Equal(n.Labels, o.Labels)
+		n.Reason == o.Reason && n.Wished.Equal(o.Wished) && n.Proven.Equal(o.Proven) && n.Took == o.Took && n.Tried.Equal(o.Tried) && maps.Equal(n.Labels, o.Labels)
 }
 
 // kept is a trimmed Node on its way through the reflector, which asks for the metadata of what it stores.

@@ -62,6 +62,15 @@ func TestTrim(t *testing.T) {
 			n.Pending = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 		})},
 		{
+			"a wish that was renewed", apiNode(1, annotate(recordKey, `{"version":1,"cycle":"c","phase":"Waiting","pendingSince":"2026-03-01T10:00:00Z","wishedSince":"2026-03-01T12:00:00Z"}`)),
+			base(func(n *Node) { n.Phase, n.Cycle, n.Pending, n.Wished = "Waiting", "c", zero.Add(-2*time.Hour), zero }),
+		},
+		{
+			"the last reboot that ended well, and what it was for", apiNode(1, annotate(historyKey, `{"cycles":[`+
+				`{"at":"2026-03-01T12:00:00Z","result":"rebooted","took":60000000000,"wishedSince":"2026-03-01T10:00:00Z"},{"at":"2026-03-01T13:00:00Z","result":"not-ready"}]}`)),
+			base(func(n *Node) { n.Proven, n.Took, n.Tried = zero, time.Minute, zero.Add(-2*time.Hour) }),
+		},
+		{
 			"bids count in Waiting only", apiNode(1, annotate(recordKey, `{"version":1,"cycle":"c","phase":"Draining","bids":true,"slot":"slot-w-0"}`)),
 			base(func(n *Node) { n.Phase, n.Cycle, n.Slot = "Draining", "c", "slot-w-0" }),
 		},

@@ -23,12 +23,12 @@ type squad struct {
 	failed      []string            // Failed, sentinel survived, or not back in time; by name
 	paused      string              // "" is not paused
 	halted      string              // "" is not halted
-	busy        []string            // nodes on their way: nominated, or with a slot and not failed; by name
+	busy        []string            // nodes on their way: nominated, or with a slot and not stuck; by name
 	zones       map[string]string   // their zones, and one node of each
 	trial       Trial
 
 	settled bool
-	trying  string // what the canaries have still to do; "" nothing
+	trying  string // what its bids wait for that comes by itself; "" nothing
 	noms    []Nomination
 	says    []Verdict
 }
@@ -103,13 +103,13 @@ func (s *survey) addSlots() {
 		q.slots = append(q.slots, l)
 		switch {
 		case l.Holder != "":
-			q.takes(l.Holder, s.byName[l.Holder])
+			s.takes(q, l.Holder, s.byName[l.Holder])
 		case l.Nominee != "":
 			who, n := "uid:"+l.Nominee, s.byUID[l.Nominee]
 			if n != nil {
 				who = n.Name
 			}
-			q.takes(who, n)
+			s.takes(q, who, n)
 		}
 	}
 	for _, q := range s.squads {
@@ -122,10 +122,10 @@ func (s *survey) addSlots() {
 }
 
 // takes counts a slot of the group that is held or nominated, by a node that may be missing.
-func (q *squad) takes(who string, n *Node) {
+func (s *survey) takes(q *squad, who string, n *Node) {
 	q.unavailable[who] = struct{}{}
 	q.taken++
-	if n != nil && n.Phase == phaseFailed {
+	if n != nil && s.stuck(q, n) {
 		return
 	}
 	q.busy = append(q.busy, who)
@@ -135,9 +135,10 @@ func (q *squad) takes(who string, n *Node) {
 }
 
 // addNodes puts every node in its group and counts those that are unavailable. A node on hold that has nothing to do
-// with a slot is left out of both sides.
+// with a slot is left out of both sides, but not where one at most may be missing: there a node that is not Ready is the one.
 func (s *survey) addNodes() {
 	counted := map[*squad]int{}
+	missing := map[*squad][]string{} // on hold and not Ready
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		s.lost(n)
@@ -145,24 +146,38 @@ func (s *survey) addNodes() {
 		if home != nil && !n.Foreign {
 			s.home[n.UID] = home
 			home.members = append(home.members, n)
-			if n.Hold == "" || n.active() || s.slotOf[n.UID] != nil {
+			switch {
+			case n.Hold == "" || n.active() || s.slotOf[n.UID] != nil:
 				counted[home]++
-				if !n.Ready || n.Unschedulable || n.active() {
+				if !n.Ready || n.Unschedulable || n.active() || s.slotOf[n.UID] != nil {
 					home.unavailable[n.Name] = struct{}{}
 				}
+			case !n.Ready:
+				missing[home] = append(missing[home], n.Name)
 			}
 		}
-		// A node whose labels changed in its cycle still belongs to the group of its slot.
-		if l := s.slotOf[n.UID]; l != nil && s.group[l.Group] != nil {
-			home = s.group[l.Group]
-		}
-		if home != nil && s.failed(home, n) {
-			home.failed = append(home.failed, n.Name)
+		if q := s.counts(n); q != nil && s.failed(q, n) {
+			q.failed = append(q.failed, n.Name)
 		}
 	}
 	for _, q := range s.squads {
 		q.limit = q.Limit(counted[q])
+		if q.Limit(len(q.members)) > 1 {
+			continue
+		}
+		for _, name := range missing[q] {
+			q.unavailable[name] = struct{}{}
+		}
 	}
+}
+
+// counts returns the group that the node's failure counts in, nil for none: that of its slot, because its labels may have changed
+// in its cycle, else the one that selects it.
+func (s *survey) counts(n *Node) *squad {
+	if l := s.slotOf[n.UID]; l != nil && s.group[l.Group] != nil {
+		return s.group[l.Group]
+	}
+	return s.match(n)
 }
 
 func (s *survey) match(n *Node) *squad {
@@ -184,18 +199,31 @@ func (s *survey) lost(n *Node) {
 	}
 	for _, q := range s.squads {
 		if _, ok := slotIndex(q.Name, n.Slot); ok {
-			q.takes(n.Name, n)
+			s.takes(q, n.Name, n)
 			return
 		}
 	}
 }
 
+// failed tells whether the node counts against what its group bears. An acknowledgement holds for the present failure: the agent
+// takes it off when it fails anew.
 func (s *survey) failed(q *squad, n *Node) bool {
-	if n.Phase == phaseFailed || n.Phase == phaseWaiting && n.Survived {
+	switch {
+	case n.Acknowledged:
+		return false
+	case n.Phase == phaseFailed, n.Phase == phaseWaiting && n.Survived:
+		return true
+	case q.canary(n) && !n.Ready && !n.active() && s.slotOf[n.UID] == nil: // it was well for a moment only
 		return true
 	}
 	since, ok := s.Away[n.UID]
-	return ok && n.away() && !n.Acknowledged && s.Own.Sub(since) > q.rebootTimeout()
+	return ok && n.away() && s.Own.Sub(since) > q.rebootTimeout()
+}
+
+// stuck tells whether nobody waits any more for a node that was taken down: it failed, which halts its group or is borne by it,
+// or people know that it is away.
+func (s *survey) stuck(q *squad, n *Node) bool {
+	return s.failed(q, n) || n.Acknowledged && (n.Phase == phaseFailed || n.away())
 }
 
 // Nominate returns whom to invite now: the oldest bids for the free slots of each group, as far as its limit goes.
@@ -244,6 +272,7 @@ func (s *survey) settle(q *squad) {
 		case reason != "":
 			q.say(n, reason, message)
 		case first != "":
+			q.trying = first // and so do those that come after this one
 			q.say(n, reasonAfter, first)
 		default:
 			bids = append(bids, n)
@@ -267,9 +296,9 @@ func (q *squad) keepsOthers() string {
 
 // call nominates from the bids, in their order, as far as zones, budget and slots go.
 func (s *survey) call(q *squad, bids []*Node) {
-	slices.SortFunc(bids, func(a, b *Node) int { return cmp.Or(q.rank(a, b), s.order(a, b)) })
+	slices.SortFunc(bids, s.turn(q))
 	free := q.free()
-	full := "" // made once: it names hundreds to thousands
+	full, short := "", "" // made once: they choose from hundreds to thousands
 	for _, n := range bids {
 		_, counted := q.unavailable[n.Name]
 		switch ahead, other := q.otherZone(n); {
@@ -281,9 +310,12 @@ func (s *survey) call(q *squad, bids []*Node) {
 			}
 			q.say(n, reasonBudget, full)
 		case q.taken >= q.limit || len(free) == 0 || !counted && len(q.unavailable) >= q.limit:
-			q.say(n, reasonSlot, "every slot is taken")
+			if short == "" {
+				short = q.short()
+			}
+			q.say(n, reasonSlot, short)
 		default:
-			q.takes(n.Name, n)
+			s.takes(q, n.Name, n)
 			q.noms = append(q.noms, Nomination{
 				Slot: free[0].Name, Node: n.Name, UID: n.UID, Cycle: n.Cycle, Attempt: n.Attempt,
 				Until: s.Now.Add(s.NominationTimeout),
@@ -292,6 +324,19 @@ func (s *survey) call(q *squad, bids []*Node) {
 			q.say(n, "", "")
 		}
 	}
+}
+
+// short says why there is no slot for a bid that could go. One that is not there yet, or still has to be tidied up, keeps the
+// groups after this one waiting, as a bid with a slot would.
+func (q *squad) short() string {
+	switch {
+	case len(q.busy) > 0:
+		return "every slot is taken: " + list(slices.Sorted(slices.Values(q.busy)))
+	case q.taken >= q.limit:
+		return "every slot is taken"
+	}
+	q.trying = "its slots are not there yet"
+	return q.trying
 }
 
 // otherZone is a zone that nodes are down in and that is not the node's own: the first by name. It may be one of several, when a
@@ -338,6 +383,11 @@ func (s *survey) shut(q *squad, n *Node) (reason, message string) {
 		return reasonSlot, "did not take its nomination; passed over until " + s.Penalty[n.UID].UTC().Format(time.RFC3339)
 	}
 	return "", ""
+}
+
+// turn sorts the bids of a group.
+func (s *survey) turn(q *squad) func(a, b *Node) int {
+	return func(a, b *Node) int { return cmp.Or(q.rank(a, b), s.order(a, b)) }
 }
 
 // order sorts candidates: the oldest bid first, but the marshal's own node a day later, then by name.

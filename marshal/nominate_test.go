@@ -142,9 +142,17 @@ func TestNominate(t *testing.T) {
 		{"a surplus slot is not nominated", viewOf(workers(1), []Node{bidder("a", 2), bidder("b", 1)}, []Slot{free("workers", 1), free("workers", 7)}), ""},
 		{"a bidder on hold is left alone", viewOf(workers(1), []Node{bidder("a", 2, onHold), bidder("b", 1)}, slots("workers", 1)), "slot-workers-0=b"},
 		{
-			"a node on hold that is not Ready uses up no budget", viewOf(workers(1), []Node{idle("a", onHold, notReady), bidder("b", 1)}, slots("workers", 1)),
+			"a node on hold that is not Ready uses up no budget", viewOf(workers(2), []Node{idle("a", onHold, notReady), bidder("b", 1)}, slots("workers", 1)),
 			"slot-workers-0=b",
 		},
+		{
+			"nor does one on hold that is cordoned, also where one at most may be missing", viewOf(workers(1), []Node{idle("a", onHold, cordoned), bidder("b", 1)}, slots("workers", 1)),
+			"slot-workers-0=b",
+		},
+		{"a nominee of a group that was renamed uses up the budget of the new one", viewOf(Group{Name: "pool", MaxUnavailable: 1},
+			[]Node{bidder("a", 9), bidder("b", 1)}, []Slot{offered("workers", 0, "a", time.Second), free("pool", 0)}), ""},
+		{"and so does a holder", viewOf(Group{Name: "pool", MaxUnavailable: 1},
+			[]Node{bidder("a", 9), bidder("b", 1)}, []Slot{held("workers", 0, "a"), free("pool", 0)}), ""},
 		{"a node on hold that holds a slot counts", viewOf(workers(1), []Node{idle("a", onHold, inPhase(phaseDraining, "slot-workers-0")), bidder("b", 1)},
 			[]Slot{held("workers", 0, "a")}), ""},
 		{"a node whose gates are shut is passed over", viewOf(workers(1), []Node{bidder("a", 2, gateShut), bidder("b", 1)}, slots("workers", 1)), "slot-workers-0=b"},
@@ -253,7 +261,10 @@ func TestVerdicts(t *testing.T) {
 		names        string // in the message
 	}{
 		{"budget names the nodes that use it up", viewOf(many, []Node{bidder("a", 1), idle("x", cordoned), idle("y", notReady)}, slots("workers", 2)), "a", "budget", "x, y"},
-		{"no slot is free", viewOf(many, []Node{bidder("a", 1), idle("y"), idle("z")}, nil), "a", "slot", "taken"},
+		{"no slot is there", viewOf(many, []Node{bidder("a", 1), idle("y"), idle("z")}, nil), "a", "slot", "not there yet"},
+		{"no slot is free", viewOf(workers(1), []Node{bidder("a", 1), idle("x", inPhase(phaseDraining, "slot-workers-0"))}, []Slot{held("workers", 0, "x")}), "a", "slot", "taken: x"},
+		{"so does a node that is away for too long, in the only slot", lost(viewOf(Group{Name: "workers", MaxUnavailable: 1, MaxFailed: 1},
+			[]Node{bidder("a", 1), gone("x"), idle("y")}, []Slot{held("workers", 0, "x")}), "x"), "a", "budget", "x"},
 		{"a hold gives its own reason", viewOf(many, []Node{bidder("a", 1, onHold)}, slots("workers", 2)), "a", "hold", "do not touch"},
 		{"the agent's own reason is repeated", viewOf(many, []Node{bidder("a", 1, gateShut)}, slots("workers", 2)), "a", "window", ""},
 		{"a halt names the failed node", viewOf(many, []Node{bidder("a", 1), idle("x", inPhase(phaseFailed, "")), idle("y")}, slots("workers", 2)), "a", "halted", "x"},
@@ -319,6 +330,20 @@ func TestHousekeep(t *testing.T) {
 		},
 		{"that of another bid of the node is cleared", viewOf(workers(1), []Node{bidder("a", 1, func(n *Node) { n.Attempt = 2 })},
 			[]Slot{offered("workers", 0, "a", time.Second)}), "withdraw slot-workers-0"},
+		{"that of a group which is renamed is cleared", viewOf(Group{Name: "pool", MaxUnavailable: 1}, []Node{bidder("a", 1)},
+			[]Slot{offered("workers", 0, "a", time.Second), free("pool", 0)}), "withdraw slot-workers-0"},
+		{"that of a node which belongs to another group now is cleared", func() View {
+			v := viewOf(Group{Name: "blue", Match: func(l map[string]string) bool { return l["g"] == "blue" }}, []Node{bidder("a", 1), idle("b")},
+				[]Slot{offered("workers", 0, "a", time.Second), free("blue", 0)})
+			v.Groups = append(v.Groups, workers(1))
+			v.Nodes[0].Labels = map[string]string{"g": "blue"}
+			return v
+		}(), "withdraw slot-workers-0"},
+		{"without a configuration a live one is left alone", func() View {
+			v := viewOf(workers(1), []Node{bidder("a", 1)}, []Slot{offered("workers", 0, "a", time.Second)})
+			v.Groups = nil
+			return v
+		}(), ""},
 		{"that of a Node which is not there is cleared", viewOf(workers(1), []Node{idle("b")}, []Slot{offered("workers", 0, "a", time.Second)}), "withdraw slot-workers-0"},
 		{"the nominee's name on a held slot is no nomination", viewOf(workers(1), []Node{idle("a", inPhase(phaseDraining, "slot-workers-0"))},
 			[]Slot{held("workers", 0, "a")}), ""},

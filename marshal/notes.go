@@ -7,13 +7,16 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
-// What the marshal writes on its own Lease, a pair of annotations a group: what is to be remembered of its canaries, and, for
-// people, who waits for what.
+// What the marshal writes on its own Lease, up to three annotations a group: what is to be remembered of its canaries and of
+// those that are away, and, for people, who waits for what.
 
-// noteBytes bounds the sentence for people.
-const noteBytes = 512
+const (
+	noteBytes = 512 // bounds the sentence for people
+	noteAway  = 50  // bounds how many nodes of a group are remembered as away: those that are so for the longest time
+)
 
 // trialsOf reads the trials. One that cannot be read is none: its group is tried anew.
 func trialsOf(annotations map[string]string) map[string]Trial {
@@ -28,11 +31,46 @@ func trialsOf(annotations map[string]string) map[string]Trial {
 	return out
 }
 
+// absentOf reads which cycles' nodes are away. What cannot be read is observed anew.
+func absentOf(annotations map[string]string) map[string]time.Time {
+	out := map[string]time.Time{}
+	for k, v := range annotations {
+		var of map[string]time.Time
+		if strings.HasPrefix(k, awayKey+".") && json.Unmarshal([]byte(v), &of) == nil {
+			maps.Copy(out, of)
+		}
+	}
+	return out
+}
+
+// absent is what is to be remembered of those that are away: by group, then by cycle, because the same node may be away again in
+// another one.
+func absent(v View) map[string]map[string]time.Time {
+	s := look(v)
+	left := slices.SortedFunc(maps.Keys(v.Away), func(a, b string) int { return v.Away[a].Compare(v.Away[b]) })
+	out := map[string]map[string]time.Time{}
+	for _, uid := range left {
+		n := s.byUID[uid]
+		if n == nil || n.Cycle == "" {
+			continue
+		}
+		q := s.counts(n)
+		if q == nil || len(out[q.Name]) == noteAway {
+			continue
+		}
+		if out[q.Name] == nil {
+			out[q.Name] = map[string]time.Time{}
+		}
+		out[q.Name][n.Cycle] = v.Now.Add(v.Away[uid].Sub(v.Own)).UTC().Truncate(time.Second)
+	}
+	return out
+}
+
 // notesOf are the keys of the marshal's annotations.
 func notesOf(annotations map[string]string) []string {
 	var keys []string
 	for k := range annotations {
-		if strings.HasPrefix(k, trialKey+".") || strings.HasPrefix(k, waitingKey+".") {
+		if strings.HasPrefix(k, trialKey+".") || strings.HasPrefix(k, awayKey+".") || strings.HasPrefix(k, waitingKey+".") {
 			keys = append(keys, k)
 		}
 	}
@@ -40,7 +78,7 @@ func notesOf(annotations map[string]string) []string {
 }
 
 // notes are the annotations as they are to be; "" for one that is there and is to go.
-func notes(trials map[string]Trial, verdicts []Verdict, there []string) map[string]string {
+func notes(trials map[string]Trial, away map[string]map[string]time.Time, verdicts []Verdict, there []string) map[string]string {
 	out := map[string]string{}
 	for _, k := range there {
 		out[k] = ""
@@ -48,6 +86,11 @@ func notes(trials map[string]Trial, verdicts []Verdict, there []string) map[stri
 	for group, t := range trials {
 		if text, err := json.Marshal(t); err == nil {
 			out[trialKey+"."+group] = string(text)
+		}
+	}
+	for group, of := range away {
+		if text, err := json.Marshal(of); err == nil {
+			out[awayKey+"."+group] = string(text)
 		}
 	}
 	for group, text := range waiting(verdicts) {

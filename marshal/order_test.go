@@ -1,6 +1,7 @@
 package marshal
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -8,9 +9,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// went is a node that came back healthy from its reboot so many minutes ago.
-func went(name string, ago int) Node {
-	return idle(name, func(n *Node) { n.Proven = zero.Add(-time.Duration(ago) * time.Minute) })
+// went is a node that came back healthy so many minutes ago, five after it went down, from the reboot for a wish of 100 minutes
+// ago.
+func went(name string, ago int, change ...func(*Node)) Node {
+	return idle(name, append([]func(*Node){func(n *Node) {
+		n.Proven, n.Took, n.Tried = zero.Add(-time.Duration(ago)*time.Minute), 5*time.Minute, zero.Add(-100*time.Minute)
+	}}, change...)...)
+}
+
+func wished(ago int) func(*Node) {
+	return func(n *Node) { n.Wished = zero.Add(-time.Duration(ago) * time.Minute) }
 }
 
 func inZone(z string) func(*Node) { return func(n *Node) { n.Labels = map[string]string{"zone": z} } }
@@ -36,6 +44,30 @@ func verdicts(v View) string {
 		}
 	}
 	return strings.Join(out, " ")
+}
+
+// gone holds slot 0 and is down.
+func gone(name string, change ...func(*Node)) Node {
+	return idle(name, append([]func(*Node){inPhase(phaseRebooting, SlotName("workers", 0)), notReady}, change...)...)
+}
+
+func known(n *Node) { n.Acknowledged = true }
+
+// lost is v with a node that is away for longer than it may.
+func lost(v View, name string) View {
+	v.Away = map[string]time.Time{"uid-" + name: zero.Add(-2 * defaultRebootTimeout)}
+	return v
+}
+
+// bears is g with three slots and a failed node that it bears.
+func bears(g Group) Group {
+	g.MaxFailed, g.MaxUnavailable = 1, 3
+	return g
+}
+
+// beside are the three slots of such a group, the first in the hands of a node.
+func beside(name string) []Slot {
+	return []Slot{held("workers", 0, name), free("workers", 1), free("workers", 2)}
 }
 
 func TestZones(t *testing.T) {
@@ -76,6 +108,10 @@ func TestZones(t *testing.T) {
 			return viewOf(g, []Node{idle("a1", inPhase(phaseFailed, SlotName("workers", 0)), inZone("a")), bidder("b1", 1, inZone("b")), bidder("b2", 2, inZone("b"))},
 				[]Slot{held("workers", 0, "a1"), free("workers", 1), free("workers", 2)})
 		}(), "b1=slot-workers-2 b2=slot-workers-1"},
+		{"nor does one that its group bears and that does not come back", lost(viewOf(bears(zoned),
+			[]Node{gone("a1", inZone("a")), bidder("b1", 1, inZone("b")), bidder("b2", 2, inZone("b"))}, beside("a1")), "a1"), "b1=slot-workers-2 b2=slot-workers-1"},
+		{"nor one that does not come back, which people know", lost(viewOf(bears(zoned),
+			[]Node{gone("a1", inZone("a"), known), bidder("b1", 1, inZone("b")), bidder("b2", 2, inZone("b"))}, beside("a1")), "a1"), "b1=slot-workers-2 b2=slot-workers-1"},
 		{"nodes without the label are a zone of their own", viewOf(zoned, []Node{bidder("a1", 9, inZone("a")), bidder("x", 1), bidder("y", 2)}, slots("workers", 2)), "a1:zone x=slot-workers-1 y=slot-workers-0"},
 		{
 			"a nominated node counts as on its way", viewOf(zoned, []Node{bidder("b1", 9, inZone("b")), bidder("a1", 1, inZone("a"))},
@@ -137,6 +173,21 @@ func TestAfter(t *testing.T) {
 			v.Groups[1].Canaries, v.Groups[1].CanarySoak = 1, time.Hour
 			v.Trials = map[string]Trial{"workers": {Started: zero.Add(-2 * time.Minute)}}
 		}), "c:after w:canary"},
+		{"a worker that its group bears and that does not come back holds nobody", of([]Node{gone("w")}, []Node{bidder("c", 9)}, holds("w"), func(v *View) {
+			v.Groups[1].MaxFailed = 1
+			*v = lost(*v, "w")
+		}), "c=slot-control-plane-0"},
+		{"nor does one that is away, which people know", of([]Node{gone("w", known)}, []Node{bidder("c", 9)}, holds("w")), "c=slot-control-plane-0"},
+		{"nor do workers whose canary a dead one holds up", of([]Node{bidder("w", 2), bidder("v", 1), idle("x", notReady)}, []Node{bidder("c", 9)}, func(v *View) {
+			v.Groups[1].Canaries, v.Groups[1].CanarySoak = 1, time.Hour
+			v.Trials = map[string]Trial{"workers": {Started: zero}}
+		}), "c=slot-control-plane-0 w:budget v:canary"},
+		{"workers whose slots are not there yet go first all the same", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots = v.Slots[:1] }), "c:after w:slot"},
+		{"and so do those whose only slot is being deleted", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots[1].Deleting = true }), "c:after w:slot"},
+		{"but not those whose only slot a failed node keeps, which the group bears", of([]Node{bidder("w", 1, cordoned), gone("x")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
+			v.Groups[1].MaxFailed = 1
+			*v = lost(*v, "x")
+		}), "c=slot-control-plane-0 w:slot"},
 		{"when the workers are done the control plane goes, one at a time", of([]Node{idle("w")}, []Node{bidder("c", 9), bidder("d", 1), idle("e")}), "c=slot-control-plane-0 d:slot"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -144,6 +195,25 @@ func TestAfter(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestAfterIsTransitive(t *testing.T) {
+	in := func(g string) func(*Node) { return func(n *Node) { n.Labels = map[string]string{"g": g} } }
+	group := func(name string, after ...string) Group {
+		return Group{Name: name, MaxUnavailable: 1, After: after, Match: func(l map[string]string) bool { return l["g"] == name }}
+	}
+	v := View{
+		Now: zero, Own: zero, NominationTimeout: 30 * time.Second, Groups: []Group{group("a"), group("b", "a"), group("c", "b")},
+		Nodes: []Node{bidder("a1", 1, in("a")), bidder("b1", 2, in("b")), bidder("c1", 3, in("c"))},
+		Slots: slices.Concat(slots("a", 1), slots("b", 1), slots("c", 1)),
+	}
+	if got := verdicts(v); got != "a1=slot-a-0 b1:after c1:after" {
+		t.Error(got)
+	}
+	v.Nodes[1].Bids, v.Nodes[1].Reason = false, "window"
+	if got := verdicts(v); got != "a1=slot-a-0 b1:window c1=slot-c-0" {
+		t.Errorf("b has nobody to go, c need not wait: %s", got)
 	}
 }
 
@@ -174,6 +244,11 @@ func TestCanaries(t *testing.T) {
 			Trial{Started: zero},
 		},
 		{
+			"of those that wait one without warnings", of(group, Trial{Started: zero}, []Node{bidder("a", 9, warned), bidder("b", 1)}, slots("workers", 2)),
+			"a:canary b=slot-workers-0",
+			Trial{Started: zero},
+		},
+		{
 			"while it is on its way the others wait", of(group, Trial{Started: minutes(5)},
 				[]Node{bidder("a", 9, inPhase(phaseRebooting, "slot-workers-0")), bidder("b", 1), idle("c")}, []Slot{held("workers", 0, "a"), free("workers", 1)}),
 			"b:canary",
@@ -187,7 +262,18 @@ func TestCanaries(t *testing.T) {
 		{
 			"when it has, the wishes that are not younger are covered", of(group, Trial{Started: minutes(40)}, []Node{went("a", 30), bidder("b", 90)}, slots("workers", 2)),
 			"b:canary", // until that is on record
-			Trial{Covered: zero},
+			Trial{Covered: minutes(35)},
+		},
+		{
+			"those that arose while it proved itself are not", of(group, Trial{Started: minutes(40)}, []Node{went("a", 30), bidder("b", 34)}, slots("workers", 2)),
+			"b:canary",
+			Trial{Covered: minutes(35), Started: zero},
+		},
+		{
+			"nor one that was renewed then, whatever its turn", of(group, Trial{Covered: minutes(35), Started: minutes(1)},
+				[]Node{went("a", 30), bidder("b", 90, wished(34)), bidder("c", 80, wished(33)), bidder("d", 70)}, slots("workers", 2)),
+			"b=slot-workers-0 c:canary d=slot-workers-1",
+			Trial{Covered: minutes(35), Started: minutes(1)},
 		},
 		{
 			"and go as there are slots", of(group, Trial{Covered: zero}, []Node{went("a", 30), bidder("b", 90), bidder("c", 91), bidder("d", 92)}, slots("workers", 2)),
@@ -211,8 +297,20 @@ func TestCanaries(t *testing.T) {
 			Trial{Started: minutes(90)},
 		},
 		{
-			"a canary that is not healthy any more does not count", of(group, Trial{Started: minutes(90)},
-				[]Node{idle("a", func(n *Node) { n.Proven = minutes(60) }, notReady), bidder("b", 95), idle("c"), idle("d")}, slots("workers", 2)),
+			"a canary that breaks before its time is over halts its group", of(group, Trial{Started: minutes(90)},
+				[]Node{went("a", 20, notReady), bidder("b", 95), idle("c"), idle("d")}, slots("workers", 2)),
+			"b:halted",
+			Trial{Started: minutes(90)},
+		},
+		{
+			"in a group that bears it, it does not count", of(bears(group), Trial{Started: minutes(90)},
+				[]Node{went("a", 20, notReady), bidder("b", 95), idle("c"), idle("d")}, slots("workers", 3)),
+			"b=slot-workers-0",
+			Trial{Started: minutes(90)},
+		},
+		{
+			"nor when people know of it", of(group, Trial{Started: minutes(90)},
+				[]Node{went("a", 20, notReady, known), bidder("b", 95), idle("c"), idle("d")}, slots("workers", 2)),
 			"b=slot-workers-0",
 			Trial{Started: minutes(90)},
 		},
@@ -225,7 +323,49 @@ func TestCanaries(t *testing.T) {
 			"more canaries than nodes are all nodes", of(Group{Name: "workers", MaxUnavailable: 2, Canaries: 5, CanarySoak: time.Minute}, Trial{Started: minutes(20)},
 				[]Node{went("a", 10), went("b", 5)}, slots("workers", 2)),
 			"",
-			Trial{Covered: minutes(4)},
+			Trial{Covered: minutes(15)},
+		},
+		{
+			"a node that comes back from a wish that was tried before is no canary", of(group, Trial{Covered: minutes(99), Started: minutes(20)},
+				[]Node{went("a", 10), bidder("b", 30)}, slots("workers", 2)),
+			"b=slot-workers-0",
+			Trial{Covered: minutes(99), Started: minutes(20)},
+		},
+		{
+			"the only canary of two that an earlier wish had says nothing of a younger one", of(two, Trial{Started: minutes(99)},
+				[]Node{went("a", 80), bidder("b", 30), bidder("c", 29), bidder("d", 28)}, slots("workers", 2)),
+			"b=slot-workers-0 c=slot-workers-1 d:canary",
+			Trial{Started: minutes(99)},
+		},
+		{
+			"but while it soaks no more go than there are to be canaries", of(two, Trial{Started: minutes(99)},
+				[]Node{went("a", 20), bidder("b", 15), bidder("c", 14)}, slots("workers", 2)),
+			"b=slot-workers-0 c:canary",
+			Trial{Started: minutes(99)},
+		},
+		{
+			"a canary whose sentinel survived does not count, in a group that bears it", of(bears(group), Trial{Started: minutes(40)},
+				[]Node{went("a", 29, inPhase(phaseWaiting, ""), survivor), bidder("b", 90), bidder("c", 89)}, slots("workers", 3)),
+			"a:sentinel-survived b=slot-workers-0 c:canary",
+			Trial{Started: minutes(40)},
+		},
+		{
+			"a canary that goes down for another wish has not failed", of(two, Trial{Started: minutes(90)},
+				[]Node{went("a", 60, inPhase(phaseRebooting, "slot-workers-0"), notReady), bidder("b", 95), idle("c")}, []Slot{held("workers", 0, "a"), free("workers", 1)}),
+			"b=slot-workers-1",
+			Trial{Started: minutes(90)},
+		},
+		{
+			"when a canary that its group bears fails, another one goes", of(bears(group), Trial{Started: minutes(20)},
+				[]Node{bidder("a", 30, inPhase(phaseFailed, "slot-workers-0")), bidder("b", 25), bidder("c", 24)}, beside("a")),
+			"b=slot-workers-1 c:canary",
+			Trial{Started: minutes(20)},
+		},
+		{
+			"and when it does not come back", lost(of(bears(group), Trial{Started: minutes(20)},
+				[]Node{bidder("a", 30, inPhase(phaseRebooting, "slot-workers-0")), bidder("b", 25), bidder("c", 24)}, beside("a")), "a"),
+			"b=slot-workers-1 c:canary",
+			Trial{Started: minutes(20)},
 		},
 		{"without canaries nothing is remembered", of(workers(1), Trial{Covered: minutes(4), Started: minutes(1)}, []Node{bidder("a", 1)}, slots("workers", 1)), "a=slot-workers-0", Trial{}},
 	} {
@@ -245,6 +385,16 @@ func TestAcknowledgedFailuresDoNotHalt(t *testing.T) {
 		dead := idle("x", inPhase(phaseRebooting, "slot-workers-0"), notReady, func(n *Node) { n.Acknowledged = acked })
 		v := viewOf(workers(2), []Node{bidder("a", 1), dead, idle("b")}, []Slot{held("workers", 0, "x"), free("workers", 1)})
 		v.Away = map[string]time.Time{"uid-x": zero.Add(-50 * time.Minute)}
+		if got := verdicts(v); got != want {
+			t.Errorf("acknowledged %v: %s, want %s", acked, got, want)
+		}
+	}
+}
+
+func TestAcknowledgedFailureOfADeadAgentDoesNotHalt(t *testing.T) {
+	for acked, want := range map[bool]string{false: "a:halted", true: "a=slot-workers-1"} {
+		dead := idle("x", inPhase(phaseFailed, "slot-workers-0"), func(n *Node) { n.Acknowledged = acked })
+		v := viewOf(workers(2), []Node{bidder("a", 1), dead, idle("b")}, []Slot{held("workers", 0, "x"), free("workers", 1)})
 		if got := verdicts(v); got != want {
 			t.Errorf("acknowledged %v: %s, want %s", acked, got, want)
 		}
@@ -283,8 +433,10 @@ func TestNotes(t *testing.T) {
 		{Node: "d", Group: "workers"},
 		{Node: "e", Reason: reasonGroup},
 	}
-	got := notes(map[string]Trial{"workers": {Covered: zero}}, says, []string{trialKey + ".old", waitingKey + ".workers"})
+	away := map[string]map[string]time.Time{"workers": {"c1": zero}}
+	got := notes(map[string]Trial{"workers": {Covered: zero}}, away, says, []string{trialKey + ".old", waitingKey + ".workers"})
 	want := map[string]string{
+		"kubebaton.io/away.workers":    `{"c1":"` + zero.Format(time.RFC3339) + `"}`,
 		"kubebaton.io/canary.old":      "",
 		"kubebaton.io/canary.workers":  `{"covered":"` + zero.Format(time.RFC3339) + `"}`,
 		"kubebaton.io/waiting.workers": "2 for budget (1 of 1 may be unavailable: n7); 1 for window",
@@ -293,6 +445,9 @@ func TestNotes(t *testing.T) {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(map[string]Trial{"workers": {Covered: zero}}, trialsOf(got)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(away["workers"], absentOf(got)); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -46,6 +46,11 @@ func TestPeer13_NoNodeGoesWhereOneIsMissingAlready(t *testing.T) {
 			[]Node{bidder("a", 1, cp), idle("b", cp, notReady), idle("c", cp)}, slots("control-plane", 1)), 0},
 		{"the last healthy control-plane node does not go", viewOf(control,
 			[]Node{bidder("a", 1, cp), idle("b", cp, notReady), idle("c", cp, notReady)}, slots("control-plane", 1)), 0},
+		{"nor when people hold the one that is not Ready", viewOf(control,
+			[]Node{bidder("a", 1, cp), idle("b", cp, notReady, onHold), idle("c", cp)}, slots("control-plane", 1)), 0},
+		{"nor when people hold the other of two", viewOf(control, []Node{bidder("a", 1, cp), idle("b", cp, notReady, onHold)}, slots("control-plane", 1)), 0},
+		{"but one may go when they hold one that is only cordoned", viewOf(control,
+			[]Node{bidder("a", 1, cp), idle("b", cp, cordoned, onHold), idle("c", cp)}, slots("control-plane", 1)), 1},
 		{"a control-plane node that is the only one may go", viewOf(control, []Node{bidder("a", 1, cp)}, slots("control-plane", 1)), 1},
 		{"and when all are Ready, one goes", viewOf(control, []Node{bidder("a", 1, cp), bidder("b", 2, cp), idle("c", cp)}, slots("control-plane", 1)), 1},
 	} {

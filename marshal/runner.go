@@ -71,23 +71,27 @@ type runner struct {
 	slot   map[string]Slot // nil before the first list
 	paused map[string]string
 	trials map[string]Trial
+	absent map[string]time.Time
 	notes  []string // the annotations of Baton's own that are on the Lease `marshal`
 
 	memory  memory
 	retries int
 }
 
-// memory is what the marshal knows only by having watched. It is lost with the leadership.
+// memory is what the marshal knows only by having watched. It is lost with the leadership, but for those who are away.
 type memory struct {
+	looked bool                 // once at least
 	away   map[string]time.Time // Node UID: seen away since
 	gone   map[string]time.Time // slot and holder: the holder's Node not seen since
 	misses map[string]miss      // Node UID
 }
 
+// miss is about one bid: a later one of the same node begins anew.
 type miss struct {
-	count int
-	until time.Time
-	cycle string
+	count   int
+	until   time.Time
+	cycle   string
+	attempt int
 }
 
 func (r *runner) poke() {
@@ -125,14 +129,15 @@ func (r *runner) run(ctx context.Context) {
 func (r *runner) watchLease(ctx context.Context) {
 	apply := func(items map[string]*coordinationv1.Lease) {
 		paused, trials := map[string]string{}, map[string]Trial{}
+		var absent map[string]time.Time
 		var notes []string
 		for _, l := range items {
 			paused = pauses(l.Annotations)
-			trials, notes = trialsOf(l.Annotations), notesOf(l.Annotations)
+			trials, absent, notes = trialsOf(l.Annotations), absentOf(l.Annotations), notesOf(l.Annotations)
 		}
 		r.mu.Lock()
 		changed := r.paused == nil || !maps.Equal(r.paused, paused) || !maps.Equal(r.trials, trials)
-		r.paused, r.trials, r.notes = paused, trials, notes
+		r.paused, r.trials, r.absent, r.notes = paused, trials, absent, notes
 		r.mu.Unlock()
 		if changed {
 			r.poke()
@@ -178,10 +183,7 @@ func (r *runner) wrote(s Slot) {
 // view returns everything as the loop knows it now; ok is false until every watch has brought its first list.
 func (r *runner) view() (v View, ok bool) {
 	v, ok = r.snapshot()
-	v.Penalty = make(map[string]time.Time, len(r.memory.misses))
-	for uid, m := range r.memory.misses {
-		v.Penalty[uid] = m.until
-	}
+	v.Penalty = r.memory.penalty()
 	v.Away = maps.Clone(r.memory.away)
 	return v, ok
 }
@@ -199,7 +201,7 @@ func (r *runner) snapshot() (v View, ok bool) {
 	}
 	v = View{
 		Now: r.now(), Own: time.Now(), Self: r.self, Groups: r.groups(), Nodes: nodes,
-		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused), Trials: maps.Clone(r.trials),
+		Slots: sorted(slices.Collect(maps.Values(r.slot))), Paused: maps.Clone(r.paused), Trials: maps.Clone(r.trials), Absent: r.absent,
 	}
 	v.NominationTimeout, v.DeletedGrace = r.times()
 	if at := r.restored(); !at.IsZero() {
@@ -269,14 +271,15 @@ func (r *runner) observe(v *View, before []Slot) {
 		n := &v.Nodes[i]
 		uids[n.UID] = n
 		if _, ok := m.away[n.UID]; n.away() && !ok {
-			m.away[n.UID] = v.Own
+			m.away[n.UID] = m.left(v, n)
 		} else if !n.away() {
 			delete(m.away, n.UID)
 		}
 	}
+	m.looked = true
 	maps.DeleteFunc(m.away, func(uid string, _ time.Time) bool { return uids[uid] == nil })
-	maps.DeleteFunc(m.misses, func(uid string, s miss) bool { return uids[uid] == nil || uids[uid].Cycle != s.cycle })
-	r.declined(v, before)
+	maps.DeleteFunc(m.misses, func(uid string, s miss) bool { return uids[uid] == nil || !uids[uid].bid(s.cycle, s.attempt) })
+	r.declined(v, before, uids)
 	missing := map[string]time.Time{}
 	for _, s := range Gone(*v) {
 		key := s.Name + "/" + s.Holder + "/" + s.HolderUID
@@ -284,13 +287,30 @@ func (r *runner) observe(v *View, before []Slot) {
 	}
 	m.gone = missing
 	v.Away = maps.Clone(m.away)
-	for uid, s := range m.misses {
-		v.Penalty[uid] = s.until
-	}
+	v.Penalty = m.penalty()
 }
 
-// declined notes who gave a nomination back without a brake on it, and forgives who took one.
-func (r *runner) declined(v *View, before []Slot) {
+// left is since when a node that is seen away has been so: now, or, at the first look, when an earlier marshal saw it so in the
+// same cycle. That may be wrong by as much as the API server's clock has jumped since, but not lie ahead.
+func (m *memory) left(v *View, n *Node) time.Time {
+	if at, ok := v.Absent[n.Cycle]; ok && !m.looked && at.Before(v.Now) {
+		return v.Own.Add(at.Sub(v.Now))
+	}
+	return v.Own
+}
+
+// penalty is until when whose bids are passed over.
+func (m *memory) penalty() map[string]time.Time {
+	out := make(map[string]time.Time, len(m.misses))
+	for uid, s := range m.misses {
+		out[uid] = s.until
+	}
+	return out
+}
+
+// declined notes who gave a nomination back without a brake on it, and forgives who took one. A node that has made its bid anew,
+// to let others go first, has not declined that one.
+func (r *runner) declined(v *View, before []Slot, uids map[string]*Node) {
 	now := make(map[string]*Slot, len(v.Slots))
 	for i := range v.Slots {
 		now[v.Slots[i].Name] = &v.Slots[i]
@@ -298,7 +318,8 @@ func (r *runner) declined(v *View, before []Slot) {
 	}
 	for i := range before {
 		b := &before[i]
-		if n := now[b.Name]; n != nil && b.nominated() && b.Hold == "" && n.empty() {
+		who := uids[b.Nominee]
+		if n := now[b.Name]; n != nil && b.nominated() && b.Hold == "" && n.empty() && who != nil && who.bid(b.BidCycle, b.BidAttempt) {
 			r.missed(v.Own, b)
 		}
 	}
@@ -308,7 +329,7 @@ func (r *runner) declined(v *View, before []Slot) {
 func (r *runner) missed(now time.Time, s *Slot) {
 	m := r.memory.misses[s.Nominee]
 	m.count++
-	m.cycle = s.BidCycle
+	m.cycle, m.attempt = s.BidCycle, s.BidAttempt
 	m.until = now.Add(min(missFirst<<min(m.count-1, 10), missMost))
 	r.memory.misses[s.Nominee] = m
 	r.log.Info("nomination not taken", "slot", s.Name, "uid", s.Nominee, "misses", m.count, "until", m.until)
@@ -317,9 +338,14 @@ func (r *runner) missed(now time.Time, s *Slot) {
 // pass writes what v calls for. It returns false when a write was refused or failed.
 func (r *runner) pass(ctx context.Context, v View) bool {
 	actions := Housekeep(v)
-	clean := r.write(ctx, len(actions), func(ctx context.Context, i int) error { return r.act(ctx, actions[i]) })
-	for _, a := range actions {
-		if a.Kind == Expire && a.Slot.Hold == "" {
+	done := make([]bool, len(actions))
+	clean := r.write(ctx, len(actions), func(ctx context.Context, i int) error {
+		err := r.act(ctx, actions[i])
+		done[i] = err == nil
+		return err
+	})
+	for i, a := range actions {
+		if done[i] && a.Kind == Expire && a.Slot.Hold == "" {
 			r.missed(v.Own, &a.Slot)
 		}
 	}
@@ -348,7 +374,7 @@ func (r *runner) pass(ctx context.Context, v View) bool {
 	r.mu.Lock()
 	there := r.notes
 	r.mu.Unlock()
-	r.annotate(notes(Trials(v), verdicts, there))
+	r.annotate(notes(Trials(v), absent(v), verdicts, there))
 	return clean
 }
 
@@ -471,7 +497,11 @@ func (r *runner) due(v View) time.Time {
 	}
 	s := look(v)
 	for uid, since := range v.Away {
-		if q := s.home[uid]; q != nil {
+		n := s.byUID[uid]
+		if n == nil {
+			continue
+		}
+		if q := s.counts(n); q != nil {
 			at(since.Add(q.rebootTimeout() + time.Nanosecond))
 		}
 	}

@@ -30,6 +30,7 @@ type Node struct {
 	Attempt                        int
 	Bids                           bool          // its record wants a slot now: Waiting with every gate open
 	Pending                        time.Time     // since when its sentinel asks
+	Wished                         time.Time     // since when its sentinel is the present one; zero: since Pending
 	Slot                           string        // the slot that its record names
 	Survived                       bool          // its sentinel is the same after a proven reboot
 	Warned                         bool          // its agent expects the drain to be difficult
@@ -38,7 +39,19 @@ type Node struct {
 	Reason                         string        // its record's first reason for waiting
 	Proven                         time.Time     // the end of its last reboot that ended well; zero for none
 	Took                           time.Duration // how long it was taken down for that; 0 not known
+	Tried                          time.Time     // the wish that it was rebooted for; zero not known
 }
+
+// wish is since when the node wants what it wants.
+func (n *Node) wish() time.Time {
+	if n.Wished.IsZero() {
+		return n.Pending
+	}
+	return n.Wished
+}
+
+// bid tells whether this is what the node bids for.
+func (n *Node) bid(cycle string, attempt int) bool { return n.Cycle == cycle && n.Attempt == attempt }
 
 // active tells whether the record says that the node is down, or may be.
 func (n *Node) active() bool {
@@ -130,8 +143,9 @@ type View struct {
 	Groups []Group   // first match wins; empty means that there is no valid configuration: nothing is nominated or deleted
 	Nodes  []Node
 	Slots  []Slot
-	Paused map[string]string // group to reason; "" stands for all groups
-	Trials map[string]Trial  // by group, as the Lease `marshal` has them
+	Paused map[string]string    // group to reason; "" stands for all groups
+	Trials map[string]Trial     // by group, as the Lease `marshal` has them
+	Absent map[string]time.Time // cycle: a marshal saw its node away since, by the API server's time; as the Lease `marshal` has them
 
 	// Unsure: until then it is not known who is down, because the API server was restored from a backup; zero: it is known.
 	Unsure time.Time

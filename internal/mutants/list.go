@@ -294,15 +294,15 @@ func ofTheOrder() []mutant {
 		},
 		{
 			name: "a node that is not ready is not counted", file: order, test: "TestPeer13",
-			old: "if !n.Ready || n.Unschedulable || n.active() {", new: "if n.Unschedulable || n.active() {",
+			old: "if !n.Ready || n.Unschedulable || n.active() ||", new: "if n.Unschedulable || n.active() ||",
 		},
 		{
 			name: "a node that somebody has cordoned is not counted", file: order, test: "TestNominate|TestRandomClusters",
-			old: "if !n.Ready || n.Unschedulable || n.active() {", new: "if !n.Ready || n.active() {",
+			old: "if !n.Ready || n.Unschedulable || n.active() ||", new: "if !n.Ready || n.active() ||",
 		},
 		{
 			name: "a nomination is not counted until it is taken", file: order, test: "TestNominate|TestRandomClusters",
-			old: "			q.takes(who, n)\n", new: "			_, _ = who, n\n",
+			old: "			s.takes(q, who, n)\n", new: "			_, _ = who, n\n",
 		},
 		{
 			name: "a halted group goes on", file: order, test: "TestNominate",
@@ -322,7 +322,27 @@ func ofTheOrder() []mutant {
 		},
 		{
 			name: "the soak of the canaries is left out", file: canary, test: "TestCanaries",
-			old: "	return back[want-1].Add(q.CanarySoak), true", new: "	return back[want-1], true",
+			old: "	return covers, back[want-1].Proven.Add(q.CanarySoak), true", new: "	return covers, back[want-1].Proven, true",
+		},
+		{
+			name: "a dead node that its group bears holds its zone", file: order, test: "TestZones|TestAfter",
+			old: "	if n != nil && s.stuck(q, n) {", new: "	if n != nil && n.Phase == phaseFailed {",
+		},
+		{
+			name: "a hold brings a dead member of the control plane back", file: order, test: "TestPeer13",
+			old: "		for _, name := range missing[q] {", new: "		for _, name := range missing[nil] {",
+		},
+		{
+			name: "a group that is renamed has two budgets", file: order, test: "TestNominate",
+			old: "n.active() || s.slotOf[n.UID] != nil {\n					home", new: "n.active() {\n					home",
+		},
+		{
+			name: "a canary speaks for what came while it soaked", file: canary, test: "TestCanaries|TestRandomClusters",
+			old: "Trial{Covered: covers}", new: "Trial{Covered: end.Add(covers.Sub(covers))}",
+		},
+		{
+			name: "the sentinel that came on top is tried already", file: canary, test: "TestCanaries|TestRandomClusters",
+			old: "!n.wish().After(q.trial.Covered)", new: "!n.Pending.After(q.trial.Covered)",
 		},
 		{
 			name: "nobody brakes those who are on their way", file: housekeep, test: "TestHousekeep",
