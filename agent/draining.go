@@ -70,7 +70,7 @@ func draining(o Observation) Decision {
 		return do(StartDrain{o.drain()}) // the hooks took their time: pods may have come, or others of their kind gone
 	case o.Drain.Empty:
 		n := r.clone()
-		n.Down, n.Deadline, n.Evicted = o.Now, time.Time{}, o.Drain.Evicted
+		n.Down, n.Deadline, n.Evicted, n.Stays = o.Now, time.Time{}, o.Drain.Evicted, o.Drain.Stays
 		if w := o.wish(); w.Source != "" {
 			n.setWish(w, o.Now) // the reboot is for what is there now
 		}

@@ -55,6 +55,7 @@ type Record struct {
 	Warnings  []string  `json:"warnings,omitempty"` // what would hold the drain up: other nodes go first
 	Cordoned  time.Time `json:"cordoned,omitzero"`  // Draining was entered
 	Down      time.Time `json:"down,omitzero"`      // Rebooting was entered
+	Stays     bool      `json:"stays,omitempty"`    // Rebooting: pods are on the node that a drain would have moved; nobody else goes meanwhile
 	Evicted   int       `json:"evicted,omitempty"`  // pods, in the drain that emptied the node, as far as one process has seen it
 	// What the node was like before, to compare with after the reboot.
 	Pods        []string         `json:"pods,omitempty"`

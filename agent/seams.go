@@ -145,6 +145,7 @@ type Outlook struct {
 // DrainView is how far a drain has come.
 type DrainView struct {
 	Running, Empty     bool
+	Stays              bool // pods are left on the node that a drain would else have moved
 	Evicted, Remaining int
 	Reason, Message    string // why it is not empty yet
 	Summary            string // when it is empty: what was done

@@ -284,7 +284,7 @@ func cordon(o Observation, s Slot) Decision {
 		c.Cordon = r.Cordon
 		return do(RenewSlot{s, c})
 	}
-	r.Slot, r.Group, r.Until = s.Name, s.Group, time.Time{}
+	r.Slot, r.Group, r.Until, r.Stays = s.Name, s.Group, time.Time{}, false
 	r.HookRun++
 	r.Pods, r.Allocatable = slices.Clone(o.Gates.Ready), o.Node.Allocatable
 	if o.Gates.Preflight {

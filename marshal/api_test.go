@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -489,6 +490,43 @@ func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
 		}
 	}
 	return -1
+}
+
+// A marshal that has just started may have to do with an API server that was restored from a backup: it calls nodes Ready that
+// are down.
+func TestSilentKubelets(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "silent", 2)
+	s.register(0, "b0", 0)
+	uid := s.register(1, "b1", 5)
+	leases := s.admin.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	holder, seconds := s.node(0), int32(40)
+	beat := func(ago time.Duration) *coordinationv1.Lease {
+		at := metav1.NewMicroTime(time.Now().Add(-ago))
+		return &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Name: holder},
+			Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &at},
+		}
+	}
+	l, err := leases.Create(t.Context(), beat(time.Minute), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.agent(1, nil, nil)
+	a.Stand(true)
+	s.within(10*time.Second, "a reason", func() bool {
+		return slices.ContainsFunc(a.Verdicts(), func(v marshal.Verdict) bool { return v.Reason == "restored" })
+	})
+	pause(time.Second)
+	if got := nominees(s.list()); len(got) > 0 {
+		t.Fatalf("%v is nominated while a node is silent that the API server calls Ready", got)
+	}
+	l.Spec = beat(0).Spec
+	if _, err := leases.Update(t.Context(), l, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	took := s.within(10*time.Second, "a nomination", func() bool { return slices.Equal(nominees(s.list()), []string{uid}) })
+	t.Logf("nominated %v after the kubelet was heard", took)
 }
 
 func TestOrder(t *testing.T) {

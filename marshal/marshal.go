@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 
 	"kubebaton.io/baton/kube"
 )
@@ -47,6 +48,7 @@ type Config struct {
 type Marshal struct {
 	cfg     Config
 	elector *Elector
+	born    time.Time
 	runner  atomic.Pointer[runner] // nil while not leading
 }
 
@@ -89,7 +91,7 @@ func New(c Config) (*Marshal, error) {
 	if c.Nodes == nil {
 		c.Nodes = apiNodes{c.Clientset.CoreV1().Nodes()}
 	}
-	m := &Marshal{cfg: c}
+	m := &Marshal{cfg: c, born: time.Now()}
 	var err error
 	m.elector, err = NewElector(ElectionConfig{
 		Leases: c.Clientset.CoordinationV1().Leases(c.Namespace), Identity: c.Self, Lead: m.lead, Heir: m.heir, Log: c.Log,
@@ -155,7 +157,11 @@ func (m *Marshal) lead(ctx context.Context) {
 	r := &runner{
 		self: c.Self, now: c.Now, groups: c.Groups, slots: c.Slots, nodes: c.Nodes, watched: c.Clientset.CoreV1().Nodes(),
 		leases: c.Clientset.CoordinationV1().Leases(c.Namespace), log: c.Log,
+		beats: c.Clientset.CoordinationV1().Leases(corev1.NamespaceNodeLease),
 		times: c.times, restored: m.elector.Restored, annotate: m.elector.Annotate,
+	}
+	if doubt := m.born.Add(showsDown); time.Now().Before(doubt) {
+		r.doubt = doubt
 	}
 	r.prepare()
 	m.runner.Store(r)

@@ -52,6 +52,7 @@ type record struct {
 	Reasons      []string  `json:"reasons"`
 	Slot         string    `json:"slot"`
 	Survived     string    `json:"survived"`
+	Stays        bool      `json:"stays"`
 	Warnings     []string  `json:"warnings"`
 	Sentinel     struct {
 		Fingerprint string `json:"fingerprint"`
@@ -118,6 +119,7 @@ func NodeOf(n *corev1.Node) Node {
 	out.Bids = r.Bids && r.Phase == phaseWaiting
 	out.Pending, out.Wished = r.PendingSince, r.WishedSince
 	out.Warned = len(r.Warnings) > 0
+	out.Stays = r.Stays
 	out.Survived = r.Survived != "" && (r.Sentinel.Fingerprint == "" || r.Survived == r.Sentinel.Fingerprint)
 	if len(r.Reasons) > 0 {
 		out.Reason = r.Reasons[0]

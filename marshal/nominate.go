@@ -46,6 +46,7 @@ type survey struct {
 	holds  map[string]*Slot // Node name to the slot that it holds, under whatever UID
 	group  map[string]*squad
 	home   map[string]*squad // Node UID to its group
+	stays  string            // a node that is away with its pods; "" none
 }
 
 func look(v View) *survey {
@@ -142,6 +143,9 @@ func (s *survey) addNodes() {
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		s.lost(n)
+		if n.Stays && n.active() {
+			s.stays = cmp.Or(s.stays, n.Name)
+		}
 		home := s.match(n)
 		if home != nil && !n.Foreign {
 			s.home[n.UID] = home
@@ -162,7 +166,7 @@ func (s *survey) addNodes() {
 	}
 	for _, q := range s.squads {
 		q.limit = q.Limit(counted[q])
-		if q.Limit(len(q.members)) > 1 {
+		if !q.onlyOne() {
 			continue
 		}
 		for _, name := range missing[q] {
@@ -304,6 +308,8 @@ func (s *survey) call(q *squad, bids []*Node) {
 		switch ahead, other := q.otherZone(n); {
 		case other:
 			q.say(n, reasonZone, fmt.Sprintf("zone %q goes first: %s", ahead, q.zones[ahead]))
+		case counted && q.onlyOne() && q.deadBeside(n) != "":
+			q.say(n, reasonBudget, fmt.Sprintf("1 of %d may be unavailable: %s", len(q.members), q.deadBeside(n)))
 		case !counted && len(q.unavailable) >= q.limit && q.others() > 0:
 			if full == "" {
 				full = fmt.Sprintf("%d of %d may be unavailable: %s", q.limit, len(q.members), q.away())
@@ -355,6 +361,20 @@ func (q *squad) say(n *Node, reason, message string) {
 	q.says = append(q.says, Verdict{n.Name, n.UID, q.Name, reason, message})
 }
 
+// onlyOne tells whether one node of the group at most may be missing.
+func (q *squad) onlyOne() bool { return q.Limit(len(q.members)) == 1 }
+
+// deadBeside is a node of the group, other than n, that is not Ready; "" none. Where one at most may be missing it is the one, also
+// when n is unavailable already, as with a cordon: a cordoned node still serves what runs on it.
+func (q *squad) deadBeside(n *Node) string {
+	for _, m := range q.members {
+		if m != n && !m.Ready {
+			return m.Name
+		}
+	}
+	return ""
+}
+
 // others counts who is unavailable without being on its way.
 func (q *squad) others() int { return len(q.unavailable) - len(q.busy) }
 
@@ -374,9 +394,11 @@ func (s *survey) shut(q *squad, n *Node) (reason, message string) {
 	case q.paused != "":
 		return reasonPaused, q.paused
 	case s.Own.Before(s.Unsure):
-		return reasonRestored, "the API server was restored from a backup: who is down shows until " + s.Unsure.UTC().Format(time.RFC3339)
+		return reasonRestored, "the API server was restored from a backup, or may have been: who is down shows until " + s.Unsure.UTC().Format(time.RFC3339)
 	case q.halted != "":
 		return reasonHalted, q.halted
+	case s.stays != "":
+		return reasonBudget, s.stays + " is away with its pods, which disruption budgets do not know yet"
 	case !n.Bids || n.Cycle == "" || n.UID == "":
 		return cmp.Or(n.Reason, reasonRecord), ""
 	case s.Own.Before(s.Penalty[n.UID]):

@@ -104,6 +104,11 @@ func TestNominate(t *testing.T) {
 			v.Self = "a"
 			return v
 		}(), "slot-workers-0=a"},
+		{"nobody goes while a node is away with its pods, also of another group", View{
+			Now: zero, Own: zero, NominationTimeout: 30 * time.Second,
+			Groups: []Group{control, workers(2)}, Slots: append(slots("control-plane", 1), held("workers", 0, "x"), free("workers", 1)),
+			Nodes: []Node{idle("x", inPhase(phaseRebooting, "slot-workers-0"), func(n *Node) { n.Stays = true }), bidder("a", 1), bidder("c", 1, cp)},
+		}, ""},
 		{"a held slot counts", viewOf(workers(2), []Node{idle("x", inPhase(phaseDraining, "slot-workers-0")), bidder("a", 1), bidder("b", 1)},
 			[]Slot{held("workers", 0, "x"), free("workers", 1)}), "slot-workers-1=a"},
 		{"a holder that is cordoned and not Ready counts once", viewOf(workers(2),

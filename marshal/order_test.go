@@ -187,7 +187,7 @@ func TestAfter(t *testing.T) {
 		{"but not those whose only slot a failed node keeps, which the group bears", of([]Node{bidder("w", 1, cordoned), gone("x")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
 			v.Groups[1].MaxFailed = 1
 			*v = lost(*v, "x")
-		}), "c=slot-control-plane-0 w:slot"},
+		}), "c=slot-control-plane-0 w:budget"},
 		{"when the workers are done the control plane goes, one at a time", of([]Node{idle("w")}, []Node{bidder("c", 9), bidder("d", 1), idle("e")}), "c=slot-control-plane-0 d:slot"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -56,6 +56,7 @@ type runner struct {
 	nodes   Nodes
 	watched corev1client.NodeInterface
 	leases  coordinationclient.LeaseInterface
+	beats   coordinationclient.LeaseInterface // the kubelets' own
 	log     *slog.Logger
 	times   func() (nomination, grace time.Duration)
 	// restored is when the API server was seen to have been restored from a backup; zero for never.
@@ -72,7 +73,8 @@ type runner struct {
 	paused map[string]string
 	trials map[string]Trial
 	absent map[string]time.Time
-	notes  []string // the annotations of Baton's own that are on the Lease `marshal`
+	doubt  time.Time // until then it is not known who is down, see trust
+	notes  []string  // the annotations of Baton's own that are on the Lease `marshal`
 
 	memory  memory
 	retries int
@@ -207,6 +209,9 @@ func (r *runner) snapshot() (v View, ok bool) {
 	if at := r.restored(); !at.IsZero() {
 		v.Unsure = v.Own.Add(showsDown - time.Since(at))
 	}
+	if r.doubt.After(v.Unsure) {
+		v.Unsure = r.doubt
+	}
 	return v, true
 }
 
@@ -216,6 +221,9 @@ func (r *runner) loop(ctx context.Context) {
 	defer timer.Stop()
 	timer.Stop()
 	var before []Slot
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	asked := r.doubtful().IsZero()
 	for {
 		select {
 		case <-r.events:
@@ -227,6 +235,10 @@ func (r *runner) loop(ctx context.Context) {
 		v, ok := r.view()
 		if !ok {
 			continue
+		}
+		if !asked {
+			asked = true
+			asking.Go(func() { r.trust(ctx) })
 		}
 		r.observe(&v, before)
 		clean := r.pass(ctx, v)

@@ -34,6 +34,7 @@ type Node struct {
 	Slot                           string        // the slot that its record names
 	Survived                       bool          // its sentinel is the same after a proven reboot
 	Warned                         bool          // its agent expects the drain to be difficult
+	Stays                          bool          // it is away, or about to be, with pods that a drain would have moved
 	Hold                           string        // a person's reason to leave it alone, "" none
 	Acknowledged                   bool          // a person acknowledges its failure, and its agent has not taken that up yet
 	Reason                         string        // its record's first reason for waiting

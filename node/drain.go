@@ -41,6 +41,7 @@ type DrainSettings struct {
 // DrainView is where a drain stands.
 type DrainView struct {
 	Running, Empty     bool
+	Stays              bool   // pods are left on the node because it is expected back soon
 	Evicted, Remaining int    // evictions accepted by this run; pods still in the way
 	Reason             string // what holds it up: a reason of a plan, pdb, eviction, load-balancer, volume; "" nothing does
 	Message            string // at most 470 bytes, names the pods in the way

@@ -409,6 +409,7 @@ func (st *rota) wake(now time.Time) time.Duration {
 // view says where the run stands. The first of the reasons that hold it up is its reason; the message tells all.
 func (st *rota) view(now time.Time) DrainView {
 	v := DrainView{Running: !st.empty, Empty: st.empty, Evicted: st.evicted, Remaining: st.remaining()}
+	v.Stays = st.policy.Mode == ModeAuto && st.how.stay
 	var sentences []string
 	for _, h := range st.holdups(now) {
 		v.Reason = cmp.Or(v.Reason, h.reason)

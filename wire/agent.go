@@ -160,7 +160,7 @@ func (a *Agent) drainer(ctx context.Context, plain kube.Interface, slots *lock.S
 	})
 }
 
-// holders are the other nodes that hold a slot, of whatever group.
+// holders are the other nodes that hold a slot, of whatever group, and the slots that are offered to others.
 func holders(ctx context.Context, slots *lock.Slots, own string) ([]string, error) {
 	all, _, err := slots.List(ctx)
 	if err != nil {
@@ -168,7 +168,10 @@ func holders(ctx context.Context, slots *lock.Slots, own string) ([]string, erro
 	}
 	var names []string
 	for _, s := range all {
-		if s.Holder != "" && s.Holder != own {
+		switch {
+		case s.Holder == "" && s.Nominee != "":
+			names = append(names, "the node to which "+s.Name+" is offered")
+		case s.Holder != "" && s.Holder != own:
 			names = append(names, s.Holder)
 		}
 	}

@@ -200,7 +200,7 @@ func (f *fleet) measure(ctx context.Context, dir string, r *Report) error {
 	}
 	f.say("The API server alone with %d kubelets, for %v; then the same with Baton's policies.", f.Nodes, f.Idle)
 	r.Bare = f.phase(func() { pause(ctx, f.Idle) })
-	if err := apply(ctx, f.server.Config, f.Deploy, policies...); err != nil {
+	if err := apply(ctx, f.server.Config, f.Deploy, policies()...); err != nil {
 		return err
 	}
 	pause(ctx, 5*time.Second)

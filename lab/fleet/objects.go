@@ -18,7 +18,6 @@ const (
 	workloads  = "work" // namespace of the pods that are evicted
 	image      = "registry.example.com/app:v1"
 	imageCount = 50 // kubelet reports that many: --node-status-max-images
-	leaseFor   = 40 // seconds
 	// statusEvery is kubelet's nodeStatusReportFrequency.
 	statusEvery = 5 * time.Minute
 	// graceMonitor is how long the controller manager waits for a silent kubelet: --node-monitor-grace-period.
@@ -155,8 +154,9 @@ func running() corev1.PodStatus {
 	}
 }
 
-func newLease(node string) *coordinationv1.Lease {
-	seconds, now := int32(leaseFor), metav1.NowMicro()
+// newLease is a kubelet's, of which it renews a quarter of its duration after the last time.
+func newLease(node string, every time.Duration) *coordinationv1.Lease {
+	seconds, now := int32(4*every.Seconds()), metav1.NowMicro()
 	return &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Name: node, Namespace: corev1.NamespaceNodeLease},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &node, LeaseDurationSeconds: &seconds, RenewTime: &now},
