@@ -56,7 +56,7 @@ func cycle(newBoot, past string) *story {
 	s := tell().node(0, n).slot(1, "slot-workers-0", "n1")
 	n.Phase, n.Record, n.Unschedulable = observe.Draining, "draining", true
 	s.node(2, n)
-	n.Phase, n.Record = observe.Rebooting, "rebooting"
+	n.Phase, n.Record = observe.Rebooting, `{"bootID":"a"}`
 	s.node(3, n).off(4, "n1", rebooted)
 	n.BootID = newBoot
 	s.node(7, n)
@@ -64,6 +64,28 @@ func cycle(newBoot, past string) *story {
 	s.node(8, n)
 	n.Phase, n.Record, n.Unschedulable, n.History = observe.Idle, "", false, past
 	return s.node(9, n).slot(10, "slot-workers-0", "")
+}
+
+// down is n1 taken down at second 1, in that phase from second 2 on with a record of that boot; its machine reboots at second 5.
+func down(phase, boot string) *story {
+	n := observe.Node{Name: "n1", UID: "u1", BootID: "a", Ready: true}
+	s := tell().node(0, n).slot(0.5, "slot-workers-0", "n1")
+	n.Phase, n.Record, n.Unschedulable = observe.Draining, `{"bootID":"a"}`, true
+	s.node(1, n)
+	n.Phase, n.Record = phase, fmt.Sprintf(`{"bootID":%q}`, boot)
+	return s.node(2, n).off(5, "n1", rebooted)
+}
+
+// seen is when the last version is seen.
+func (s *story) seen(seconds float64) *story {
+	s.log.Events[len(s.log.Events)-1].Time = at(seconds)
+	return s
+}
+
+// asked is a machine that somebody has asked to reboot by hand.
+func (s *story) asked(seconds float64, node string) *story {
+	s.hand = append(s.hand, handReboot{node, at(seconds)})
+	return s
 }
 
 func TestViolations(t *testing.T) {
@@ -87,6 +109,19 @@ func TestViolations(t *testing.T) {
 			[]string{"n1 says that cycle c1 rebooted it, and it did not reboot"},
 		},
 		{"a machine that reboots and was not taken down", *tell().node(0, idle).off(1, "n1", rebooted), []string{"n1 rebooted while it was not down"}},
+		{"a machine that reboots while its node drains", *down(observe.Draining, "a"), []string{`n1 rebooted and was "draining" on boot "a"`}},
+		{"a machine that reboots while its node has failed", *down(observe.Failed, "a"), []string{`n1 rebooted and was "failed" on boot "a"`}},
+		{"a machine that reboots by a record of another boot", *down(observe.Rebooting, "z"), []string{`n1 rebooted and was "rebooting" on boot "a", with the record "{\"bootID\":\"z\"}"`}},
+		{"a machine that reboots in Rebooting", *down(observe.Rebooting, "a"), nil},
+		{"a machine that reboots in Rebooting, of which etcd tells late", *down(observe.Rebooting, "a").seen(12), nil},
+		{"a machine that reboots before it is Rebooting, on its next boot", *down(observe.Rebooting, "b").seen(12), []string{`n1 rebooted and was "draining"`}},
+		{"a machine that is rebooted by hand while its node drains", *down(observe.Draining, "a").asked(4, "n1"), nil},
+		{"a machine whose Node is deleted when it was asked", *down(observe.Rebooting, "a").node(4, observe.Node{Name: "n1"}), nil},
+		{
+			"a machine that reboots long after its Node was deleted",
+			*down(observe.Rebooting, "a").node(2.5, observe.Node{Name: "n1"}),
+			[]string{"n1 rebooted while it was not down"},
+		},
 		{"a machine whose power was cut is none of Baton's", *tell().node(0, idle).off(1, "n1", -1), nil},
 		{"a machine that switches itself off", *tell().node(0, idle).off(1, "n1", 0), []string{"n1 switched itself off"}},
 		{
