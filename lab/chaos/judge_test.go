@@ -173,7 +173,7 @@ func TestCycles(t *testing.T) {
 }
 
 func TestGoals(t *testing.T) {
-	good := Report{Plan: Plan{Length: 3 * time.Minute}, Faults: 20, Cycles: Cycles{Rebooted: 4}}
+	good := Report{Plan: Plan{Length: 15 * time.Minute}, Faults: 100, Cycles: Cycles{Rebooted: 22, Failed: 1}}
 	for _, tc := range []struct {
 		name   string
 		change func(*Report)
@@ -182,8 +182,9 @@ func TestGoals(t *testing.T) {
 		{"all is well", func(*Report) {}, ""},
 		{"a violation", func(p *Report) { p.Violations = []string{"two nodes down"} }, "violations"},
 		{"something is left", func(p *Report) { p.Left = "n1 is failed" }, "at rest"},
-		{"too few faults", func(p *Report) { p.Faults = 19 }, "faults"},
-		{"too few cycles", func(p *Report) { p.Cycles.Rebooted = 3 }, "cycles"},
+		{"too few faults", func(p *Report) { p.Faults = 99 }, "faults"},
+		{"too few cycles", func(p *Report) { p.Cycles.Rebooted = 21 }, "cycles"},
+		{"no node that failed", func(p *Report) { p.Cycles.Failed = 0 }, "failed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := good
