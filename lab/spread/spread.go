@@ -114,6 +114,9 @@ func (r *run) measure(ctx context.Context, rep *Report) error {
 	if _, err := r.client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("making the namespace: %w", err)
 	}
+	if err := r.observer.WatchPods(ctx, r.client, namespace); err != nil {
+		return err
+	}
 	for _, tainted := range []bool{true, false} {
 		o, err := r.rollout(ctx, tainted)
 		if err != nil {
@@ -151,17 +154,45 @@ func (r *run) rollout(ctx context.Context, tainted bool) (Rollout, error) {
 	if err != nil {
 		return o, err
 	}
-	for _, e := range evictions {
-		if e.Namespace == namespace && e.Code < 300 {
-			o.Evictions++
-		}
+	pods := r.observer.Pods()
+	if o.Owner, err = r.owner(ctx); err != nil {
+		return o, err
 	}
+	o.Evictions = evicted(evictions, pods, o.Owner)
+	o.Taints = taintsOf(r.observer.Log(), pods, from)
 	o.PerPod = float64(o.Evictions) / float64(r.Replicas)
 	if o.After, err = r.perNode(ctx); err != nil {
 		return o, err
 	}
 	o.Skew = slices.Max(o.After) - slices.Min(o.After)
 	return o, r.remove(ctx)
+}
+
+// owner is the controller of the pods.
+func (r *run) owner(ctx context.Context) (string, error) {
+	pods, err := r.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{Limit: 1})
+	if err == nil && len(pods.Items) == 0 {
+		err = errors.New("there is no pod")
+	}
+	if err != nil {
+		return "", fmt.Errorf("looking for the pods' controller: %w", err)
+	}
+	return observe.OwnerOf(&pods.Items[0]), nil
+}
+
+// evicted counts the evictions that were granted of a controller's pods.
+func evicted(evictions []audit.Eviction, pods []observe.Pod, owner string) int {
+	owned := map[string]bool{}
+	for _, p := range pods {
+		owned[p.Name] = owned[p.Name] || p.Owner == owner
+	}
+	n := 0
+	for _, e := range evictions {
+		if e.Namespace == namespace && e.Code < 300 && owned[e.Pod] {
+			n++
+		}
+	}
+	return n
 }
 
 // install applies the deployment with the taint on or off, and starts the agents anew, so that they begin with it.
