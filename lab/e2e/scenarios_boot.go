@@ -81,8 +81,10 @@ func clockOff(p *play) {
 	p.later(way.Leave)
 	from := moment{}
 	for _, by := range []time.Duration{3 * time.Hour, -3 * time.Hour} {
+		p.slowStop(n1, 3*time.Second)
 		p.raise(n1)
 		p.then(from, in(n1, observe.Rebooting))
+		p.goingDown(n1) // before that the gate would hold it
 		way.Shift(by)
 		back := p.home(n1)
 		p.raise(n1)
