@@ -23,8 +23,11 @@ type Pod struct {
 }
 
 // WatchPods watches the pods of a namespace as well, from now on until the observer ends. It returns when all that there are
-// were seen.
+// were seen, and is not to be called at the same time as Stop.
 func (o *Observer) WatchPods(ctx context.Context, client kubernetes.Interface, namespace string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	others := o.cancel
+	o.cancel = func() { cancel(); others() }
 	pods := client.CoreV1().Pods(namespace)
 	list, err := pods.List(ctx, metav1.ListOptions{})
 	if err != nil {
