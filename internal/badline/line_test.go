@@ -436,7 +436,7 @@ func TestTheWholeLine(t *testing.T) {
 		if _, err := c.Write([]byte("into the void")); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(moment)
+		<-time.After(moment)
 		if got := l.GivenUp(); len(got) != 0 {
 			t.Errorf("it was given up at %s, and is open", got)
 		}
@@ -445,7 +445,7 @@ func TestTheWholeLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		for end := before.Add(patience); len(l.GivenUp()) == 0 && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		}
 		if got := l.GivenUp(); len(got) != 1 || got[0].Before(before) {
 			t.Errorf("it was given up at %s, want once, after %s", got, before)
