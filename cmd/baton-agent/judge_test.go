@@ -405,6 +405,9 @@ func (h *history) configMap(m *corev1.ConfigMap) {
 	h.linef("host of %s: %s %.8s", name, m.Data["is"], m.Data["boot"])
 	switch m.Data["is"] {
 	case hostGoing:
+		if r := p.record; !p.going && (r.Phase != agent.Rebooting || r.BootID != p.boot) {
+			h.faultf("the host of %s goes down from boot %q, and its record is %s on boot %q", name, p.boot, cmp.Or(r.Phase, "none"), r.BootID)
+		}
 		p.going, p.away = true, true
 	case hostUp:
 		p.going = false
@@ -428,5 +431,28 @@ func (h *history) check() {
 	h.most = max(h.most, len(down))
 	if len(down) > h.limit {
 		h.faultf("%d nodes are down, at most %d may be: %v", len(down), h.limit, down)
+	}
+}
+
+// TestJudge shows that the judge sees a host that goes when it must not.
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		record agent.Record
+		want   string // a part of the fault, "" none
+	}{
+		{"in Rebooting, by a record of the boot that ends", agent.Record{Phase: agent.Rebooting, BootID: "a"}, ""},
+		{"in Rebooting, by a record of another boot", agent.Record{Phase: agent.Rebooting, BootID: "z"}, `from boot "a", and its record is Rebooting on boot "z"`},
+		{"in Draining", agent.Record{Phase: agent.Draining, BootID: "a"}, `from boot "a", and its record is Draining`},
+		{"without a record", agent.Record{}, `from boot "a", and its record is none`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := &history{limit: 1, hosts: map[string]*past{"n": {boot: "a", record: tt.record}}, holders: map[string]string{}}
+			h.configMap(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: powerPrefix + "n"}, Data: map[string]string{"is": hostGoing}})
+			if got := strings.Join(h.faults, "\n"); !strings.Contains(got, tt.want) || tt.want == "" && got != "" {
+				t.Errorf("the faults are %q, want %q", got, tt.want)
+			}
+		})
 	}
 }

@@ -40,6 +40,8 @@ func TestTraces(t *testing.T) {
 		"a held Lease that is deleted by hand stays until its holder is home":                           deletedLease,
 		"from two at once to one and back to two, in the middle of a rollout":                           resized,
 		"a record that is rubbish is left alone, and the cycle goes on when it is gone":                 rubbish,
+		"a reboot that is accepted and never comes is given up, and comes in the next attempt":          neverComes,
+		"a holder whose record is of a newer version is left alone, and the others wait for it":         newerVersion,
 		"with a clock hours off nobody goes, and somebody does when it is right again":                  clockGate,
 		"a clock that goes wrong in a drain gives the node back":                                        clockInTheDrain,
 		"a node whose clock is behind after its reboot comes home":                                      func(t *testing.T) { clockAfterTheReboot(t, 3*time.Hour) },
@@ -544,6 +546,68 @@ func rubbish(t *testing.T) {
 		t.Errorf("the slot is held by %q, unschedulable %t", holder, s.judge.node(m.name).Spec.Unschedulable)
 	}
 	s.annotate(m.name, "kubebaton.io/reboot", "")
+	s.accepted(orders)
+	s.once(s.end(), m, orders)
+}
+
+func neverComes(t *testing.T) {
+	s := newSite(t, "never", 1, 1)
+	m := s.hosts[0]
+	m.forgets = 1
+	m.sentinel()
+	m.start()
+	s.until("it asks for the reboot", s.in(m.name, agent.Rebooting))
+	asked := m.questions()
+	s.until("it has given node and slot back, and the record says why", func() bool {
+		r := s.record(m.name)
+		return r.Phase == agent.Backoff && slices.Equal(r.Reasons, []agent.Reason{agent.ReasonNoReboot}) &&
+			s.judge.holder(s.slot(0)) == "" && !s.judge.node(m.name).Spec.Unschedulable
+	})
+	if m.reboots() != 0 || m.questions() == asked {
+		t.Errorf("the host goes down %d times, and was asked %d times whether it does", m.reboots(), m.questions()-asked)
+	}
+	s.accepted(m)
+	if r := s.record(m.name); r.Attempt != 2 {
+		t.Errorf("it goes in attempt %d, want 2", r.Attempt)
+	}
+	h := s.end()
+	s.once(h, m)
+	if n := h.host(m.name).cordons; n != 2 {
+		t.Errorf("the node was cordoned %d times, want once for each attempt", n)
+	}
+}
+
+// The newer agent is the one that is there until the host goes, and again at the end: it differs in what it calls its record.
+// Between them an older one is there, as when an update is taken back.
+func newerVersion(t *testing.T) {
+	s, m, orders := pair(t, "newer")
+	m.lazy = true
+	m.sentinel()
+	m.start()
+	s.accepted(m)
+	m.agents[0].kill()
+	ours := s.judge.node(m.name).Annotations["kubebaton.io/reboot"]
+	theirs := strings.Replace(ours, `"version":1,`, `"version":2,"news":true,`, 1)
+	s.annotate(m.name, "kubebaton.io/reboot", theirs)
+	line, began := orders.agents[0].line, time.Now()
+	s.annotate(orders.name, "kubebaton.io/hold", "")
+	m.start()
+	m.lazy = false
+	s.until("the host has rebooted, and the older agent says what it cannot read", func() bool {
+		return m.starts == 3 && len(m.agents) == 1 && strings.Contains(m.agents[0].says(), "version 2: written by a newer version of the agent")
+	})
+	s.until("the other bids, and waits", func() bool { return s.record(orders.name).Bids && orders.agents[0].waiting("slot", 1) })
+	touches := func(r *badline.Request) bool {
+		return r.Method != http.MethodGet && (strings.HasPrefix(r.Path, "/api/v1/nodes/"+m.name) || slotIn(r) != nil)
+	}
+	if all := append(sent(line, touches, began), sent(m.agents[0].line, touches, began)...); len(all) != 0 {
+		t.Errorf("somebody touched what the newer one has: %v", all)
+	}
+	n := s.judge.node(m.name)
+	if holder := s.judge.holder(s.slot(0)); holder != m.name || !n.Spec.Unschedulable || n.Annotations["kubebaton.io/reboot"] != theirs {
+		t.Errorf("the slot is held by %q, unschedulable %t, the record is %s", holder, n.Spec.Unschedulable, n.Annotations["kubebaton.io/reboot"])
+	}
+	s.annotate(m.name, "kubebaton.io/reboot", ours)
 	s.accepted(orders)
 	s.once(s.end(), m, orders)
 }

@@ -83,6 +83,12 @@ func (l *Line) set(s state) bool {
 // Read delivers what has come, but not out of a black hole.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	for err == nil && c.line.severs(c) { // what comes is for nobody, until the client gives up
+		_, err = c.Conn.Read(p)
+	}
+	if err != nil {
+		c.line.ended(c)
+	}
 	if err := c.through(); err != nil {
 		return 0, err
 	}
@@ -95,6 +101,21 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Write(p) //nolint:wrapcheck // a connection passes on what it is given.
+}
+
+func (l *Line) severs(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.severed
+}
+
+// ended notes that the client has closed a connection.
+func (l *Line) ended(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.severed {
+		l.givenUp = append(l.givenUp, time.Now())
+	}
 }
 
 // through waits until the line lets packets through.

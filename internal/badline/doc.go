@@ -26,6 +26,7 @@
 //   - In a black hole nothing is lost and nothing gets through: no byte, no FIN, no RST, either way. TCP itself goes on to
 //     acknowledge, as a network that drops packets lets the kernel believe for a while. After Heal what waited goes on.
 //   - A frozen watch is held back, not emptied: after Thaw everything comes, in order.
+//   - [Line.GivenUp] tells when the client closed each connection that was severed.
 //   - [Line.Requests] lists every request in the order in which they came in, with what became of them.
 //   - [Line.Close] returns when nothing is under way any more; what was late then never arrives.
 //

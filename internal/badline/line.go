@@ -32,6 +32,7 @@ type Line struct {
 	frozen   func(*Request) bool   // nil: none
 	sent     map[*Request]struct{} // on their way to the API server, or answered by it
 	requests []*Request
+	givenUp  []time.Time // when the client closed connections that were severed
 }
 
 // state is what the whole line does.
@@ -131,6 +132,13 @@ func (l *Line) Sever() {
 	for c := range l.conns {
 		c.severed = true
 	}
+}
+
+// GivenUp returns when the client closed connections that had been severed, in that order.
+func (l *Line) GivenUp() []time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.givenUp)
 }
 
 // Refuse resets all connections, and every new one.

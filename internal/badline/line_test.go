@@ -3,6 +3,7 @@ package badline_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -420,6 +421,35 @@ func TestTheWholeLine(t *testing.T) {
 		}
 		l.Heal()
 		nothing(t, done, "an answer over a severed connection: ")
+		if got := l.GivenUp(); len(got) != 0 {
+			t.Errorf("it was given up at %s, and its client has not", got)
+		}
+	})
+	t.Run("it is known when a severed connection is given up", func(t *testing.T) {
+		_, l, _ := setUp(t)
+		dial := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
+		c, err := dial.DialContext(t.Context(), "tcp", strings.TrimPrefix(l.Config().Host, "https://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Sever()
+		if _, err := c.Write([]byte("into the void")); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(moment)
+		if got := l.GivenUp(); len(got) != 0 {
+			t.Errorf("it was given up at %s, and is open", got)
+		}
+		before := time.Now()
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for end := before.Add(patience); len(l.GivenUp()) == 0 && time.Now().Before(end); {
+			<-time.After(time.Millisecond)
+		}
+		if got := l.GivenUp(); len(got) != 1 || got[0].Before(before) {
+			t.Errorf("it was given up at %s, want once, after %s", got, before)
+		}
 	})
 	t.Run("a line that refuses breaks what is open and what is new, until it is healed", func(t *testing.T) {
 		a, l, c := setUp(t)

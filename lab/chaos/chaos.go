@@ -70,6 +70,7 @@ type run struct {
 	began    time.Time
 	settings *settings
 	guards   guards
+	devices  devices
 
 	mu       sync.Mutex
 	gateways map[string]*gateway.Gateway
@@ -97,6 +98,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	keeping, stop := context.WithCancel(ctx)
 	defer stop()
 	go r.keepLogs(keeping)
+	go r.keepDevices(keeping)
 	r.say("%d nodes and their agents run. Seed %d: %d faults in %s, at most %v unavailable.", len(r.first), r.Seed, len(r.plan.Faults), r.Length, r.plan.MaxUnavailable)
 	start := time.Now()
 	r.suffer(ctx, start)

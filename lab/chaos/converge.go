@@ -48,8 +48,7 @@ func (r *run) tidy(ctx context.Context) error {
 	nodes := r.observer.Nodes()
 	for _, name := range r.observer.Log().CordonedByPeople() {
 		if nodes[name].Phase == observe.Idle {
-			_, err := r.setCordon(ctx, name, "tidy", false)
-			faults = append(faults, err)
+			faults = append(faults, r.takeOff(ctx, name, "tidy"))
 		}
 	}
 	all, err := r.cluster.Nodes()

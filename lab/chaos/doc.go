@@ -15,13 +15,14 @@
 //     which survives its reboots.
 //   - Judged is all of it: never more nodes taken down at once than any configuration of the last minutes allowed; no node
 //     down without a slot; no slot taken from its holder, and that of a deleted Node not before its grace; no cordon of people
-//     lost; no machine rebooted that was not taken down; no reboot claimed that the machine's power does not show; no agent
-//     that died of itself; the pod without a controller still the same.
+//     lost; no machine rebooted but in Rebooting, by a record of the boot that ended; no reboot claimed that the machine's
+//     power does not show; no agent that died of itself; the pod without a controller still the same.
 //   - At the end all faults are taken back and all has to come to rest in time, by itself: people take back what people did,
 //     and nobody else helps.
 //
 // Not guaranteed:
 //   - Two runs of one plan differ in what a fault meets, as far as the machine's scheduling differs.
+//   - The device that nodes lose is a number that the lab shows on each Node, as the device's plugin would.
 //   - The nodes' clocks do not jump, as all of them are this machine's. The time that the API server tells an agent does.
 //   - A person's cordon over Baton's own leaves no trace in the API. It is not held to be lost when Baton takes it off.
 package chaos

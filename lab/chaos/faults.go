@@ -33,6 +33,7 @@ func (r *run) blows() map[Kind]blow {
 		HandReboot:     r.reboot,
 		Inhibit:        r.inhibit,
 		DropSentinel:   r.dropSentinel,
+		LoseDevice:     r.loseDevice,
 		Latency:        r.poison,
 		SlowLink:       r.poison,
 		Resets:         r.poison,

@@ -26,8 +26,8 @@ func (f facts) violations() []string {
 	return slices.Concat(f.log.ViolationsUnder(f.limit), f.badReboots(), f.badClaims(), f.badFrees(), f.strangers())
 }
 
-// badReboots holds the machines to their own log: how many rebooted at once, and that each of them was taken down before, as
-// Baton's rebooting.
+// badReboots holds the machines to their own log: how many rebooted at once, and that each of them was down by Baton, in
+// Rebooting, with a record of the boot that ended.
 func (f facts) badReboots() []string {
 	var found []string
 	off := map[string]bool{}
@@ -49,9 +49,44 @@ func (f facts) badReboots() []string {
 		}
 		if !slices.ContainsFunc(downs, func(d observe.Down) bool { return d.Node == e.Node && during(d, e.Time) }) {
 			found = append(found, fmt.Sprintf("%s %s rebooted while it was not down by Baton", stamp(e.Time), e.Node))
+		} else if is := f.notRebooting(e.Node, e.Time); is != "" {
+			found = append(found, fmt.Sprintf("%s %s rebooted and was %s", stamp(e.Time), e.Node, is))
 		}
 	}
 	return found
+}
+
+// outage is how much later than it took effect a version may be seen at most: an etcd that was killed is run again within 4 s,
+// and tells what it had taken before only then.
+const outage = 10 * time.Second
+
+// notRebooting says what a node was when its machine ended a boot; "" when that was Rebooting, with a record of this boot. A
+// version that comes later may still be one from before: its record names this boot, and that of a later cycle another one.
+func (f facts) notRebooting(node string, at time.Time) string {
+	last := observe.Node{}
+	for _, e := range f.log.Events {
+		switch {
+		case e.Node == nil || e.Node.Name != node || e.Time.After(at.Add(outage)):
+		case e.Time.After(at):
+			if e.Node.Exists && reboots(*e.Node, last.BootID) {
+				return ""
+			}
+		case e.Node.Exists:
+			last = *e.Node
+		case e.Time.Before(at.Add(-late)): // else the host had been asked before the Node was deleted
+			last = observe.Node{}
+		}
+	}
+	if reboots(last, last.BootID) {
+		return ""
+	}
+	return fmt.Sprintf("%q on boot %q, with the record %q", last.Phase, last.BootID, last.Record)
+}
+
+// reboots tells whether a node is on its way down from that boot.
+func reboots(n observe.Node, boot string) bool {
+	var record struct{ BootID string }
+	return n.Phase == observe.Rebooting && json.Unmarshal([]byte(n.Record), &record) == nil && record.BootID == boot
 }
 
 // byHand tells whether a machine went down because a person had asked it to.
@@ -66,9 +101,14 @@ func (f facts) byHand(e cluster.PowerEvent) bool {
 // has connected again.
 const late = 2 * time.Second
 
-// during tells whether a Down had begun at that time and was not over.
+// during tells whether a Down had begun at that time and was not over. A host that was asked goes, also when its Node was deleted
+// meanwhile.
 func during(d observe.Down, at time.Time) bool {
-	return d.From.Before(at.Add(late)) && (d.Until.IsZero() || d.Until.After(at))
+	until := d.Until
+	if d.NodeDeleted {
+		until = until.Add(late)
+	}
+	return d.From.Before(at.Add(late)) && (d.Until.IsZero() || until.After(at))
 }
 
 func stamp(t time.Time) string { return t.Format("15:04:05.000") }

@@ -56,7 +56,7 @@ func cycle(newBoot, past string) *story {
 	s := tell().node(0, n).slot(1, "slot-workers-0", "n1")
 	n.Phase, n.Record, n.Unschedulable = observe.Draining, "draining", true
 	s.node(2, n)
-	n.Phase, n.Record = observe.Rebooting, "rebooting"
+	n.Phase, n.Record = observe.Rebooting, `{"bootID":"a"}`
 	s.node(3, n).off(4, "n1", rebooted)
 	n.BootID = newBoot
 	s.node(7, n)
@@ -64,6 +64,28 @@ func cycle(newBoot, past string) *story {
 	s.node(8, n)
 	n.Phase, n.Record, n.Unschedulable, n.History = observe.Idle, "", false, past
 	return s.node(9, n).slot(10, "slot-workers-0", "")
+}
+
+// down is n1 taken down at second 1, in that phase from second 2 on with a record of that boot; its machine reboots at second 5.
+func down(phase, boot string) *story {
+	n := observe.Node{Name: "n1", UID: "u1", BootID: "a", Ready: true}
+	s := tell().node(0, n).slot(0.5, "slot-workers-0", "n1")
+	n.Phase, n.Record, n.Unschedulable = observe.Draining, `{"bootID":"a"}`, true
+	s.node(1, n)
+	n.Phase, n.Record = phase, fmt.Sprintf(`{"bootID":%q}`, boot)
+	return s.node(2, n).off(5, "n1", rebooted)
+}
+
+// seen is when the last version is seen.
+func (s *story) seen(seconds float64) *story {
+	s.log.Events[len(s.log.Events)-1].Time = at(seconds)
+	return s
+}
+
+// asked is a machine that somebody has asked to reboot by hand.
+func (s *story) asked(seconds float64, node string) *story {
+	s.hand = append(s.hand, handReboot{node, at(seconds)})
+	return s
 }
 
 func TestViolations(t *testing.T) {
@@ -87,6 +109,19 @@ func TestViolations(t *testing.T) {
 			[]string{"n1 says that cycle c1 rebooted it, and it did not reboot"},
 		},
 		{"a machine that reboots and was not taken down", *tell().node(0, idle).off(1, "n1", rebooted), []string{"n1 rebooted while it was not down"}},
+		{"a machine that reboots while its node drains", *down(observe.Draining, "a"), []string{`n1 rebooted and was "draining" on boot "a"`}},
+		{"a machine that reboots while its node has failed", *down(observe.Failed, "a"), []string{`n1 rebooted and was "failed" on boot "a"`}},
+		{"a machine that reboots by a record of another boot", *down(observe.Rebooting, "z"), []string{`n1 rebooted and was "rebooting" on boot "a", with the record "{\"bootID\":\"z\"}"`}},
+		{"a machine that reboots in Rebooting", *down(observe.Rebooting, "a"), nil},
+		{"a machine that reboots in Rebooting, of which etcd tells late", *down(observe.Rebooting, "a").seen(12), nil},
+		{"a machine that reboots before it is Rebooting, on its next boot", *down(observe.Rebooting, "b").seen(12), []string{`n1 rebooted and was "draining"`}},
+		{"a machine that is rebooted by hand while its node drains", *down(observe.Draining, "a").asked(4, "n1"), nil},
+		{"a machine whose Node is deleted when it was asked", *down(observe.Rebooting, "a").node(4, observe.Node{Name: "n1"}), nil},
+		{
+			"a machine that reboots long after its Node was deleted",
+			*down(observe.Rebooting, "a").node(2.5, observe.Node{Name: "n1"}),
+			[]string{"n1 rebooted while it was not down"},
+		},
 		{"a machine whose power was cut is none of Baton's", *tell().node(0, idle).off(1, "n1", -1), nil},
 		{"a machine that switches itself off", *tell().node(0, idle).off(1, "n1", 0), []string{"n1 switched itself off"}},
 		{
@@ -138,7 +173,7 @@ func TestCycles(t *testing.T) {
 }
 
 func TestGoals(t *testing.T) {
-	good := Report{Plan: Plan{Length: 3 * time.Minute}, Faults: 20, Cycles: Cycles{Rebooted: 4}}
+	good := Report{Plan: Plan{Length: 15 * time.Minute}, Faults: 100, Cycles: Cycles{Rebooted: 22, Failed: 1}}
 	for _, tc := range []struct {
 		name   string
 		change func(*Report)
@@ -147,8 +182,9 @@ func TestGoals(t *testing.T) {
 		{"all is well", func(*Report) {}, ""},
 		{"a violation", func(p *Report) { p.Violations = []string{"two nodes down"} }, "violations"},
 		{"something is left", func(p *Report) { p.Left = "n1 is failed" }, "at rest"},
-		{"too few faults", func(p *Report) { p.Faults = 19 }, "faults"},
-		{"too few cycles", func(p *Report) { p.Cycles.Rebooted = 3 }, "cycles"},
+		{"too few faults", func(p *Report) { p.Faults = 99 }, "faults"},
+		{"too few cycles", func(p *Report) { p.Cycles.Rebooted = 21 }, "cycles"},
+		{"no node that failed", func(p *Report) { p.Cycles.Failed = 0 }, "failed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := good

@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,31 +62,40 @@ func (r *run) annotate(ctx context.Context, node, key string, value any) error {
 	return r.patchNode(ctx, node, map[string]any{"metadata": map[string]any{"annotations": map[string]any{key: value}}})
 }
 
+// errAlready is why a cordon, or its end, writes nothing.
+var errAlready = errors.New("it is so already")
+
 // setCordon is kubectl cordon and uncordon, which write nothing when it is so already. What is written says that it was us.
-func (r *run) setCordon(ctx context.Context, node, who string, on bool) (result string, err error) {
+func (r *run) setCordon(ctx context.Context, node, who string, on bool) error {
 	if n, ok := r.observer.Nodes()[node]; ok && n.Unschedulable == on {
-		return "it is so already", nil
+		return errAlready
 	}
-	return "", r.patchNode(ctx, node, map[string]any{
+	return r.patchNode(ctx, node, map[string]any{
 		"metadata": map[string]any{"annotations": map[string]any{observe.AnnotationBy: who}},
 		"spec":     map[string]any{"unschedulable": on},
 	})
 }
 
-func (r *run) cordon(ctx context.Context, f Fault, node string) (string, func(context.Context) error, error) {
-	result, err := r.setCordon(ctx, node, fmt.Sprintf("fault %d", f.Seq), true)
-	return cmp.Or(result, fmt.Sprintf("for %s", f.For)), func(ctx context.Context) error {
-		_, err := r.setCordon(ctx, node, fmt.Sprintf("end of fault %d", f.Seq), false)
+// takeOff takes a cordon off, if there is one.
+func (r *run) takeOff(ctx context.Context, node, who string) error {
+	if err := r.setCordon(ctx, node, who, false); !errors.Is(err, errAlready) {
 		return gone(err)
+	}
+	return nil
+}
+
+func (r *run) cordon(ctx context.Context, f Fault, node string) (string, func(context.Context) error, error) {
+	err := r.setCordon(ctx, node, fmt.Sprintf("fault %d", f.Seq), true)
+	if errors.Is(err, errAlready) {
+		return "", nil, err // and it is somebody else's to take off
+	}
+	return fmt.Sprintf("for %s", f.For), func(ctx context.Context) error {
+		return r.takeOff(ctx, node, fmt.Sprintf("end of fault %d", f.Seq))
 	}, err
 }
 
 func (r *run) uncordon(ctx context.Context, f Fault, node string) (string, func(context.Context) error, error) {
-	result, err := r.setCordon(ctx, node, fmt.Sprintf("fault %d", f.Seq), false)
-	if result != "" {
-		err = errors.New(result)
-	}
-	return "", nil, err
+	return "", nil, r.setCordon(ctx, node, fmt.Sprintf("fault %d", f.Seq), false)
 }
 
 // hold keeps the node where it is for a while, and cordoned if it came home meanwhile.
@@ -97,8 +105,7 @@ func (r *run) hold(ctx context.Context, f Fault, node string) (string, func(cont
 			return gone(err)
 		}
 		if slices.Contains(r.observer.Log().CordonedByPeople(), node) {
-			_, err := r.setCordon(ctx, node, fmt.Sprintf("end of fault %d", f.Seq), false)
-			return gone(err)
+			return r.takeOff(ctx, node, fmt.Sprintf("end of fault %d", f.Seq))
 		}
 		return nil
 	}, r.annotate(ctx, node, holdKey, "chaos")

@@ -23,6 +23,7 @@ const (
 	HandReboot     Kind = "reboot by hand"
 	Inhibit        Kind = "inhibitor"
 	DropSentinel   Kind = "sentinel removed"
+	LoseDevice     Kind = "device lost"
 	Latency        Kind = "latency"
 	SlowLink       Kind = "slow link"
 	Resets         Kind = "resets"
@@ -88,7 +89,7 @@ func deck() []card {
 	up := []Moment{Waiting, Draining, Rebooting, Verifying}
 	way := []Moment{Anytime, Ordering, Taken, Draining, Rebooting, Off, Verifying}
 	return []card{
-		{KillAgent, 5, append(life, Ordering, Ordering), 0, 0},
+		{KillAgent, 5, append(life, Ordering, Ordering, Failed), 0, 0},
 		{StallAgent, 2, append(life, Ordering), 3 * s, 20 * s},
 		{KillKubelet, 1, up, 0, 0},
 		{KillContainerd, 1, up, 0, 0},
@@ -96,10 +97,11 @@ func deck() []card {
 		{KillLogind, 1, []Moment{Taken, Draining, Rebooting}, 0, 0},
 		{KillAPIServer, 1, way, 0, 3 * s},
 		{KillEtcd, 1, way, 0, 4 * s},
-		{PowerCut, 4, append(life, Off, Booting), 0, 15 * s},
+		{PowerCut, 4, append(life, Off, Booting, Failed), 0, 15 * s},
 		{HandReboot, 1, []Moment{Waiting, Taken, Draining, Rebooting, Backoff}, 0, 0},
 		{Inhibit, 1, []Moment{Waiting, Taken, Draining, Rebooting}, 5 * s, 15 * s},
 		{DropSentinel, 1, []Moment{Waiting, Taken, Draining, Rebooting}, 0, 0},
+		{LoseDevice, 2, []Moment{Draining, Rebooting, Off, Booting}, 30 * s, 45 * s}, // as long as the shorter verify.timeout, and more
 		{Latency, 1, way, 5 * s, 20 * s},
 		{SlowLink, 1, way, 5 * s, 15 * s},
 		{Resets, 2, way, 2 * s, 8 * s},
@@ -113,12 +115,12 @@ func deck() []card {
 		{Update, 1, []Moment{Anytime, Draining, Rebooting, Verifying}, 0, 0},
 		{AddNode, 2, []Moment{Anytime}, 0, 0}, // every second one becomes RemoveNode
 		{DeleteNode, 2, []Moment{Taken, Draining, Rebooting, Off, Verifying}, 12 * s, 25 * s},
-		{Cordon, 4, []Moment{Idle, Waiting, Taken, Draining, Rebooting, Verifying}, 10 * s, 35 * s},
+		{Cordon, 4, []Moment{Idle, Waiting, Taken, Backoff}, 10 * s, 35 * s},
 		{Uncordon, 2, down, 0, 0},
 		{Hold, 1, []Moment{Waiting, Taken, Draining, Rebooting, Verifying}, 4 * s, 12 * s},
 		{Pause, 1, []Moment{Anytime, Draining, Rebooting}, 4 * s, 12 * s},
 		{Release, 1, []Moment{Taken, Draining, Rebooting}, 0, 0},
-		{Acknowledge, 1, []Moment{Waiting, Verifying, Backoff}, 0, 0},
+		{Acknowledge, 1, []Moment{Waiting, Verifying, Backoff, Failed}, 0, 0},
 		{DeleteSlot, 1, []Moment{Anytime, Taken, Draining, Rebooting}, 0, 0},
 		{CloseBudget, 1, []Moment{Anytime, Draining}, 8 * s, 30 * s},
 	}

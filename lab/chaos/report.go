@@ -18,6 +18,7 @@ import (
 const (
 	faultsPerMinute = 200.0 / 30
 	cyclesPerMinute = 1.5
+	failedPerMinute = 2.0 / 30
 )
 
 // Report is everything that was done and measured.
@@ -108,6 +109,8 @@ func (p *Report) judge() {
 	goal("all at rest after the last fault", fmt.Sprintf("%.0f s", p.Converged), "≤ "+convergeTime.String(), p.Left == "")
 	faults, cycles := int(faultsPerMinute*minutes), int(cyclesPerMinute*minutes)
 	goal("faults that struck", fmt.Sprint(p.Faults), fmt.Sprint("≥ ", faults), p.Faults >= faults)
+	failed := int(failedPerMinute * minutes)
+	goal("nodes that failed for a while", fmt.Sprint(p.Cycles.Failed), fmt.Sprint("≥ ", failed), p.Cycles.Failed >= failed)
 	goal("cycles finished by a proven reboot", fmt.Sprint(p.Cycles.Rebooted), fmt.Sprint("≥ ", cycles), p.Cycles.Rebooted >= cycles)
 }
 

@@ -39,10 +39,10 @@ nominationTimeout: 10s
 maxReboots24h: 100
 rebootTimeout: %s
 drain: {timeout: %s, unmanagedPods: %s}
-verify: {timeout: 2m, soak: %s}
+verify: {timeout: %s, soak: %s}
 backoff: {initial: %s, max: 10s}
 `, maxUnavailable, deletedGrace, pick(size, "2m", "5m"), pick(size/2, "20s", "60s"), pick(size/4, "ride-through", "ride-through", "block"),
-		pick(size/3, "0s", "1s", "3s"), pick(size/5, "1s", "3s"))}
+		pick(size/7, "15s", "2m"), pick(size/3, "0s", "1s", "3s"), pick(size/5, "1s", "3s"))}
 }
 
 // broken is a configuration that no agent may follow.

@@ -171,7 +171,7 @@ func (g *guards) enter(k Kind, node string) (leave func(), free bool) {
 		key = "control plane"
 	case Latency, SlowLink, Resets, BlackHole, LostReplies, Refusal, ClockJump:
 		key = "way of " + node
-	case Cordon, Hold, StallAgent:
+	case Cordon, Hold, StallAgent, LoseDevice:
 		key += node
 	case Inhibit, DropSentinel, CloseBudget, KillAgent, KillKubelet, KillContainerd, KillBus, KillLogind, Configure, Misconfigure, Update, Uncordon, Pause, Release, Acknowledge, DeleteSlot:
 	}

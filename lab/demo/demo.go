@@ -98,6 +98,9 @@ func (d *demo) show(ctx context.Context) error {
 		return err
 	}
 	defer d.observer.Stop()
+	if err := d.observer.WatchPods(ctx, d.cluster.Client(), namespace); err != nil {
+		return err
+	}
 	from, err := d.rollout(ctx)
 	if ctx.Err() != nil || from.IsZero() {
 		return err
@@ -175,7 +178,7 @@ func (d *demo) collect(ctx context.Context, from, to time.Time) error {
 	r := &d.report
 	r.fromLog(d.observer.Log().After(from), from)
 	r.fromPower(power, from, to)
-	r.Evictions = evicted(evictions, func(c audit.Caller) bool { return c.User == observe.AgentUser })
+	r.Evictions = evicted(evictions, d.observer.Pods(), func(c audit.Caller) bool { return c.User == observe.AgentUser })
 	for _, a := range agents {
 		r.Agents = append(r.Agents, a)
 	}
@@ -199,13 +202,22 @@ func (d *demo) collectWorkload(ctx context.Context) error {
 	return d.waitBlue(ctx)
 }
 
-// evicted counts the evictions that were granted, by pod.
-func evicted(evictions []audit.Eviction, by func(audit.Caller) bool) map[string]int {
+// evicted counts the evictions that were granted, by the controller of the pod: of a pod of another namespace by its name.
+func evicted(evictions []audit.Eviction, pods []observe.Pod, by func(audit.Caller) bool) map[string]int {
+	owners := map[string]string{}
+	for _, p := range pods {
+		owners[p.Name] = p.Owner
+	}
 	counts := map[string]int{}
 	for _, e := range evictions {
-		if e.Code == 201 && by(e.Caller) {
-			counts[e.Namespace+"/"+e.Pod]++
+		if e.Code != 201 || !by(e.Caller) {
+			continue
 		}
+		owner := e.Namespace + "/" + e.Pod
+		if e.Namespace == namespace {
+			owner = owners[e.Pod]
+		}
+		counts[owner]++
 	}
 	return counts
 }

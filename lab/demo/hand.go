@@ -43,7 +43,7 @@ func (d *demo) byHand(ctx context.Context, config *rest.Config) error {
 		return err
 	}
 	d.report.HandTotal = seconds(time.Since(from))
-	d.report.HandEvictions = evicted(evictions, func(c audit.Caller) bool { return c.User != observe.AgentUser })
+	d.report.HandEvictions = evicted(evictions, d.observer.Pods(), func(c audit.Caller) bool { return c.User != observe.AgentUser })
 	return d.unmoved(from)
 }
 

@@ -73,19 +73,14 @@ func (r *Report) printCosts(w io.Writer) {
 	}
 }
 
-// evictions tells how often each pod was evicted.
-func evictions(byPod map[string]int) string {
-	total, pods := 0, map[int][]string{}
-	for _, pod := range slices.Sorted(maps.Keys(byPod)) {
-		n := byPod[pod]
-		total += n
-		pods[n] = append(pods[n], strings.TrimPrefix(pod, namespace+"/"))
+// evictions tells how often pods of each controller were evicted.
+func evictions(byOwner map[string]int) string {
+	total, text := 0, ""
+	for _, owner := range slices.Sorted(maps.Keys(byOwner)) {
+		total += byOwner[owner]
+		text += fmt.Sprintf("\n  %d× %s", byOwner[owner], owner)
 	}
-	text := fmt.Sprint(total)
-	for _, n := range slices.Sorted(maps.Keys(pods)) {
-		text += fmt.Sprintf("\n  %d×: %s", n, strings.Join(pods[n], " "))
-	}
-	return text
+	return fmt.Sprint(total) + text
 }
 
 func byCount(counts map[string]int) string {

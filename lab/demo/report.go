@@ -31,7 +31,7 @@ type Report struct {
 	Violations    []string        `json:"violations"`         // by the API
 	PowerFaults   []string        `json:"powerFaults"`        // by the power log
 	Green         Green           `json:"green"`              //
-	Evictions     map[string]int  `json:"evictions"`          // by pod
+	Evictions     map[string]int  `json:"evictions"`          // by the pods' controller: kind, name and UID
 	HandEvictions map[string]int  `json:"evictionsByHand"`    //
 	Agents        []observe.Agent `json:"agentRequests"`      // during the rollout
 }
@@ -178,7 +178,7 @@ func (r *Report) judge() {
 	goal("nodes down at once, by an observer", count(r.MaxDown), fmt.Sprint("≤ ", limit), r.MaxDown <= limit)
 	goal("violations of the slots, by an observer", count(len(r.Violations)), "0", len(r.Violations) == 0)
 	goal("faults by the machines' power log", count(len(r.PowerFaults)), "0", len(r.PowerFaults) == 0)
-	green, evictions := "lost", r.Evictions[namespace+"/green"]
+	green, evictions := "lost", r.Evictions["Pod/green/"+r.Green.UID]
 	if r.Green.NewUID == r.Green.UID && r.Green.UID != "" {
 		green = "same"
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"kubebaton.io/baton/lab/audit"
 	"kubebaton.io/baton/lab/cluster"
 	"kubebaton.io/baton/lab/observe"
 )
@@ -104,6 +105,9 @@ func TestReport(t *testing.T) {
 		{"a machine that never went off", func(_ *Report, _ *observe.Log, p *[]cluster.PowerEvent) { *p = (*p)[2:] }, "faults by the machines' power log"},
 		{"green lost", func(r *Report, _ *observe.Log, _ *[]cluster.PowerEvent) { r.Green.NewUID = "" }, "green's UID after the rollout"},
 		{"green evicted and made again", func(r *Report, _ *observe.Log, _ *[]cluster.PowerEvent) { r.Green.NewUID = "other" }, "green's UID after the rollout"},
+		{"green evicted, and there all the same", func(r *Report, _ *observe.Log, _ *[]cluster.PowerEvent) {
+			r.Evictions = map[string]int{"Pod/green/g": 1}
+		}, "green's UID after the rollout"},
 		{"a rollout by hand that was not done", func(r *Report, _ *observe.Log, _ *[]cluster.PowerEvent) { r.Nodes[0].Hand = nil }, "added over the hand, a node (median)"},
 		{"a slow rollout", func(r *Report, _ *observe.Log, _ *[]cluster.PowerEvent) {
 			for i := range r.Nodes {
@@ -142,6 +146,26 @@ func TestReport(t *testing.T) {
 			t.Errorf("error %v in\n%s", err, data)
 		}
 	})
+}
+
+func TestEvictions(t *testing.T) {
+	pods := []observe.Pod{{Name: "a", Owner: "ReplicaSet/blue/1"}, {Name: "b", Owner: "ReplicaSet/blue/1"}, {Name: "c", Owner: "ReplicaSet/blue/2"}}
+	baton := audit.Caller{User: observe.AgentUser}
+	got := evicted([]audit.Eviction{
+		{Caller: baton, Namespace: namespace, Pod: "a", Code: 201},
+		{Caller: baton, Namespace: namespace, Pod: "b", Code: 201},
+		{Caller: baton, Namespace: namespace, Pod: "b", Code: 429},
+		{Caller: baton, Namespace: namespace, Pod: "c", Code: 201},
+		{Caller: baton, Namespace: "other", Pod: "a", Code: 201},
+		{Namespace: namespace, Pod: "a", Code: 201},
+	}, pods, func(c audit.Caller) bool { return c == baton })
+	want := map[string]int{"ReplicaSet/blue/1": 2, "ReplicaSet/blue/2": 1, "other/a": 1}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if text := evictions(got); text != "4\n  2× ReplicaSet/blue/1\n  1× ReplicaSet/blue/2\n  1× other/a" {
+		t.Errorf("%q", text)
+	}
 }
 
 func TestRow(t *testing.T) {

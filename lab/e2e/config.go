@@ -18,7 +18,7 @@ import (
 type settings struct {
 	maxUnavailable                    int
 	drainTimeout, verifyTimeout, soak time.Duration
-	rebootTimeout                     time.Duration
+	rebootTimeout, hooksTimeout       time.Duration
 	workers                           string // all nodes are one group of this name, which has this besides
 	drain                             string // of the drain, besides
 }
@@ -46,10 +46,11 @@ gateInterval: 10s
 deletedGrace: %s
 nominationTimeout: 10s
 maxReboots24h: 100
+hooks: {timeout: %s}
 drain: {timeout: %s%s}
 verify: {timeout: %s, soak: %s}
 backoff: {initial: 2s, max: %s}
-%s`, max(1, s.maxUnavailable), cmp.Or(s.rebootTimeout, 5*time.Minute), deletedGrace, cmp.Or(s.drainTimeout, 2*time.Minute), drain,
+%s`, max(1, s.maxUnavailable), cmp.Or(s.rebootTimeout, 5*time.Minute), deletedGrace, cmp.Or(s.hooksTimeout, 5*time.Minute), cmp.Or(s.drainTimeout, 2*time.Minute), drain,
 		cmp.Or(s.verifyTimeout, 2*time.Minute), s.soak, backoffMax, groups)
 }
 

@@ -41,6 +41,7 @@ func cycles() []scenario {
 		{"a held slot survives its deletion", false, usual, slotDeleted},
 		{"the slot of a deleted node is freed", false, usual, nodeDeleted},
 		{"hooks of the host run once each, and one that fails is named", false, usual, hooksRun},
+		{"a hook that takes too long is stopped and named, and its node goes without it", false, settings{hooksTimeout: hookPatience}, hookTakesTooLong},
 		{"a node registered anew in Rebooting keeps its slot until its host is asked", false, usual, registeredAnew},
 		{"the policy refuses the token of one node on another", true, usual, tokenOfAnother},
 
@@ -60,7 +61,6 @@ func cycles() []scenario {
 		{"half a minute without a control plane costs half a minute", false, usual, controlPlaneAway},
 		{"the Lease of the marshal may be deleted", false, usual, marshalLeaseDeleted},
 		{"an API server restored from a backup does not forget who is down", false, usual, etcdRestored},
-		{"the namespace may be deleted in mid-cycle, and Baton installed anew", false, usual, namespaceDeleted},
 	}
 }
 
@@ -74,6 +74,7 @@ func groups() []scenario {
 		{"an agent killed in Verifying brings its node home", false, settings{soak: 4 * time.Second}, killedInVerifying},
 		{"all nodes reboot, two at a time", false, two, rollout(2)},
 		{"a limit that changes in mid-rollout is kept, and no held slot is lost", false, two, limitChanges},
+		{"the namespace may be deleted in mid-cycle, and Baton installed anew", false, two, namespaceDeleted},
 		{"two nodes of one zone go together, nodes of two zones never", true, zoned, zones},
 		{"a canary goes first, and the others when it has been well for a while", false, canaried, canary},
 		{"a failed node halts its group until it is healthy", true, halting, haltedUntilHealthy},

@@ -73,18 +73,24 @@ func (p *play) homeAfter(mended time.Time, node string) {
 	p.note("%s was home %.1f s after that was mended", node, time.Since(mended).Seconds())
 }
 
-// clockOff: n1 comes back with a clock that is three hours behind the API server's. All nodes of the lab have one clock, so it is
-// the API server's that is shown to its pods otherwise.
+// clockOff: n1 comes back with a clock that is three hours behind the API server's, and another time with one that is ahead. All
+// nodes of the lab have one clock, so it is the API server's that is shown to its pods otherwise.
 func clockOff(p *play) {
 	way, err := gateway.Open(p.ctx, p.ctx, p.c, n1)
 	p.must(err)
 	p.later(way.Leave)
-	p.bring(n1, observe.Rebooting)
-	way.Shift(3 * time.Hour)
-	back := p.home(n1)
-	p.raise(n1)
-	waiting := p.then(back, waits(n1, "clock"))
-	p.never(waiting, 3*time.Second, goes(n1))
-	way.Shift(0)
-	p.home(n1)
+	from := moment{}
+	for _, by := range []time.Duration{3 * time.Hour, -3 * time.Hour} {
+		p.slowStop(n1, 3*time.Second)
+		p.raise(n1)
+		p.then(from, in(n1, observe.Rebooting))
+		p.goingDown(n1) // before that the gate would hold it
+		way.Shift(by)
+		back := p.home(n1)
+		p.raise(n1)
+		waiting := p.then(back, waits(n1, "clock"))
+		p.never(waiting, 3*time.Second, goes(n1))
+		way.Shift(0)
+		from = p.home(n1)
+	}
 }

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -73,19 +75,31 @@ func etcdRestored(p *play) {
 	p.home(n2)
 }
 
-// namespaceDeleted: somebody removes Baton while n1 reboots and n2 waits, and installs it anew.
+// namespaceDeleted: somebody removes Baton while n1 reboots, n3 drains and n2 waits, and installs it anew.
 func namespaceDeleted(p *play) {
+	draining, release := p.draining(n3)
 	p.slowStop(n1, 5*time.Second)
 	rebooting := p.bring(n1, observe.Rebooting)
-	p.bring(n2, observe.Waiting)
+	waiting := p.bring(n2, observe.Waiting)
+	p.until("the taint on "+n2, func() (bool, error) { left, err := p.marks(n2); return slices.Contains(left, pendingTaint), err })
 	p.goingDown(n1)
 	spaces, leases := p.client.CoreV1().Namespaces(), p.client.CoordinationV1().Leases(batonSpace)
 	p.must(spaces.Delete(p.ctx, batonSpace, metav1.DeleteOptions{}))
+	p.schedulable(p.then(draining, in(n3, observe.Idle)))
+	p.then(draining, freed(draining))
+	p.then(waiting, in(n2, observe.Idle))
+	for _, node := range []string{n2, n3} {
+		if left, err := p.marks(node); err != nil || len(left) > 0 {
+			p.failf("Baton is gone and has left %q on %s: %w", left, node, err)
+		}
+	}
 	back := p.then(rebooting, rebooted(rebooting))
 	p.never(p.then(back, ready(n1, true)), 5*time.Second, lost(rebooting)) // nobody is there to bring it home
 	if _, err := spaces.Get(p.ctx, batonSpace, metav1.GetOptions{}); err != nil {
 		p.failf("the held slot did not keep the namespace: %w", err)
 	}
+	p.not(draining, goes(n2))
+	release()
 	p.robbed = n1
 	_, err := leases.Patch(p.ctx, rebooting.record.Slot, types.JSONPatchType, []byte(`[{"op":"remove","path":"/metadata/finalizers"}]`), metav1.PatchOptions{})
 	p.must(err)
@@ -98,7 +112,27 @@ func namespaceDeleted(p *play) {
 	}
 	p.inForce = "" // it is the one of deploy/base, which permits no more reboots to a node that has seen scenarios
 	p.until("the agents to run", func() (bool, error) { err := p.agentsRun(p.ctx); return err == nil, err })
-	p.must(p.configure(p.ctx, settings{}))
+	p.must(p.configure(p.ctx, settings{maxUnavailable: p.limit}))
 	p.because(p.then(back, in(n1, observe.Verifying)), "rebooted")
-	p.home(n1, n2)
+	p.home(n1, n2, n3)
+}
+
+// marks are what a Node has of Baton's: the record, the phase, taints.
+func (p *play) marks(node string) (found []string, err error) {
+	n, err := p.client.CoreV1().Nodes().Get(p.ctx, node, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if n.Annotations[recordKey] != "" {
+		found = append(found, recordKey)
+	}
+	if n.Labels[phaseKey] != "" {
+		found = append(found, phaseKey)
+	}
+	for _, t := range n.Spec.Taints {
+		if strings.HasPrefix(t.Key, "kubebaton.io/") {
+			found = append(found, t.Key)
+		}
+	}
+	return found, nil
 }

@@ -29,20 +29,24 @@ const (
 	hooksTime = time.Minute
 )
 
-// hooks are the scenario's. Each writes when it runs, which attempt it is and what it is.
+// hookHead is how a scenario's hook begins: it writes when it runs, which attempt it is and what it is.
+const hookHead = "#!/bin/sh\nset -eu\n" + `echo "$(date +%s.%N) $BATON_ATTEMPT $BATON_STAGE/${0##*/} $BATON_NODE" >>` + hooksLog + "\n"
+
+// hooks are the scenario's, with a pool that is down once.
 func hooks() map[string]string {
-	const head = "#!/bin/sh\nset -eu\n" + `echo "$(date +%s.%N) $BATON_ATTEMPT $BATON_STAGE/${0##*/} $BATON_NODE" >>` + hooksLog + "\n"
+	const poolHook = "if rm " + poolDown + "; then\n  echo trying\n  echo the pool is down >&2\n  exit 3\nfi\n"
 	return map[string]string{
-		"pre-drain/10-first": head,
-		"pre-drain/20-pool":  head + "if rm " + poolDown + "; then\n  echo trying\n  echo the pool is down >&2\n  exit 3\nfi\n",
-		"pre-reboot/10-slow": head + "sleep 4\n",
-		"post-reboot/10-ok":  head + "sleep 2\n",
+		poolDown:                         "",
+		hooksDir + "/pre-drain/10-first": hookHead,
+		hooksDir + "/pre-drain/20-pool":  hookHead + poolHook,
+		hooksDir + "/pre-reboot/10-slow": hookHead + "sleep 4\n",
+		hooksDir + "/post-reboot/10-ok":  hookHead + "sleep 2\n",
 	}
 }
 
 // hooksRun: every stage runs on a host, each hook once in an attempt although the agent is killed; one that fails is named.
 func hooksRun(p *play) {
-	p.must(errors.Join(p.mountHooks(p.ctx), p.putHooks(n2)))
+	p.must(errors.Join(p.mountHooks(p.ctx), p.putFiles(n2, hooks())))
 	p.raise(n2)
 	backoff := p.phase(n2, observe.Backoff)
 	const failed = "pre-drain hook 20-pool: exit code 3: trying the pool is down"
@@ -72,6 +76,38 @@ func hooksRun(p *play) {
 	p.note("the post-reboot hook began %.1f s after Verifying, the node was schedulable %.1f s after that", last.Sub(verifying.Time).Seconds(), idle.Time.Sub(last).Seconds())
 	p.home(n2)
 	p.must(p.noUnits(p.ctx, n2))
+}
+
+// hookPatience is the scenario's hooks.timeout.
+const hookPatience = 2 * time.Second
+
+// hookTakesTooLong: systemd stops a hook that never ends, and n2 goes when somebody has taken it away.
+func hookTakesTooLong(p *play) {
+	const hook = hooksDir + "/pre-reboot/10-endless"
+	p.must(errors.Join(p.mountHooks(p.ctx), p.putFiles(n2, map[string]string{hook: hookHead + "exec sleep 60\n"})))
+	draining := p.bring(n2, observe.Draining)
+	backoff := p.then(draining, in(n2, observe.Backoff))
+	const failed = "pre-reboot hook 10-endless: took longer than 2s"
+	p.because(backoff, "hook", failed)
+	p.schedulable(backoff)
+	p.told(n2, "RebootBackoff", failed)
+	p.then(backoff, freed(draining))
+	_, began, err := p.hooksRan(n2)
+	p.must(err)
+	if took := backoff.Time.Sub(began); took < hookPatience || took > 3*hookPatience {
+		p.failf("the hook was given up %s after it began, want %s or a little more", took, hookPatience)
+	}
+	p.note("given up %.1f s after it began", backoff.Time.Sub(began).Seconds())
+	if n := p.logged(n2, `"result":"timeout"`); n == 0 {
+		p.must(errors.New("the agent does not log that it was the timeout"))
+	}
+	p.until("the hook that was stopped to be gone, before the next try", func() (bool, error) {
+		ran, err := p.c.Exec(p.ctx, n2, "sh", "-c", "pgrep -fx 'sleep 60' || true")
+		return err == nil && ran == "", err
+	})
+	p.stay()
+	p.must(p.remove(n2, hook))
+	p.home(n2)
 }
 
 // mountHooks adds deploy/components/hooks to the agents, until the scenario ends.
@@ -123,8 +159,8 @@ func current(s *appsv1.DaemonSet) bool {
 	return st.ObservedGeneration == s.Generation && st.UpdatedNumberScheduled == st.DesiredNumberScheduled && st.NumberAvailable == st.DesiredNumberScheduled
 }
 
-// putHooks writes the hooks to the node's disk, and lets the pool be down once.
-func (w *world) putHooks(node string) error {
+// putFiles writes hooks, and what they look at, to the node's disk.
+func (w *world) putFiles(node string, files map[string]string) error {
 	w.later(func(context.Context) error {
 		for _, at := range []string{hooksDir, hooksLog, poolDown} {
 			path, err := w.c.File(node, at)
@@ -137,10 +173,6 @@ func (w *world) putHooks(node string) error {
 		}
 		return nil
 	})
-	files := map[string]string{poolDown: ""}
-	for name, text := range hooks() {
-		files[filepath.Join(hooksDir, name)] = text
-	}
 	for at, text := range files {
 		path, err := w.c.File(node, at)
 		if err != nil {

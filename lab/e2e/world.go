@@ -35,6 +35,7 @@ const (
 	historyKey     = "kubebaton.io/history"
 	phaseKey       = "kubebaton.io/phase"
 	waitingKey     = "kubebaton.io/waiting."
+	pendingTaint   = "kubebaton.io/reboot-pending"
 
 	configName, configKey = "baton-config", "config.yaml"
 )

@@ -1,5 +1,5 @@
 // Package observe watches from outside what a rollout of reboots does to a cluster, and judges it: which nodes were down when,
-// in which phase, who held which slot, what the agents cost.
+// in which phase, who held which slot, what the agents cost; on demand also whose pods went where.
 //
 // "Down" is: unschedulable by Baton, until the boot ID is new and the node is Ready and schedulable again.
 //

@@ -73,10 +73,39 @@ func TestTakeStored(t *testing.T) {
 		}
 	})
 	t.Run("what cannot be read is an error", func(t *testing.T) {
-		for name, kv := range map[string]*mvccpb.KeyValue{"nothing": nil, "rubbish": {Value: []byte("rubbish")}, "a Pod": stored(t, corev1.SchemeGroupVersion, &corev1.Pod{})} {
+		for name, kv := range map[string]*mvccpb.KeyValue{"nothing": nil, "rubbish": {Value: []byte("rubbish")}, "a Secret": stored(t, corev1.SchemeGroupVersion, &corev1.Secret{})} {
 			if err := o.takeStored(kv, 9, true); err == nil {
 				t.Errorf("%s: no error", name)
 			}
 		}
 	})
+}
+
+func TestPods(t *testing.T) {
+	yes := true
+	owned := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "1", ResourceVersion: "5", OwnerReferences: []metav1.OwnerReference{
+		{Kind: "ReplicaSet", Name: "blue", UID: "r", Controller: &yes},
+	}}}
+	alone := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "b", UID: "2", ResourceVersion: "6"}, Spec: corev1.PodSpec{NodeName: "n2"}}
+	o := newObserver(func() {})
+	bound := owned.DeepCopy()
+	bound.ResourceVersion, bound.Spec.NodeName = "7", "n1"
+	later := bound.DeepCopy()
+	later.ResourceVersion = "8"
+	for _, p := range []*corev1.Pod{owned, alone, bound, later} {
+		if err := o.takeVersion(p, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.takeVersion(later, false); err != nil {
+		t.Fatal(err)
+	}
+	got := o.Pods()
+	for i := range got {
+		got[i].Bound = time.Time{}
+	}
+	want := []Pod{{Name: "b", Owner: "Pod/b/2", Node: "n2", Revision: 6}, {Name: "a", Owner: "ReplicaSet/blue/r", Node: "n1", Revision: 7}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
 }

@@ -26,6 +26,7 @@ const (
 
 	labelPhase       = "kubebaton.io/phase"
 	labelNominee     = "kubebaton.io/nominee"
+	taintPending     = "kubebaton.io/reboot-pending"
 	annotationRecord = "kubebaton.io/reboot"
 	annotationHold   = "kubebaton.io/hold"
 	marshalLease     = "marshal"
@@ -53,6 +54,7 @@ type Node struct {
 	Name, UID, BootID            string
 	Ready, Unschedulable, Exists bool
 	Hold                         bool   // people's hold is on
+	Tainted                      bool   // pods are to go elsewhere: it waits for its reboot
 	Phase                        string // one of the phases
 	Record, History              string // annotations, JSON
 	By                           string // see AnnotationBy
@@ -83,13 +85,14 @@ type Observer struct {
 	events  []Event // in the order of arrival
 	nodes   map[string]Node
 	slots   map[string]Slot
+	pods    map[string]Pod // by UID
 	marshal string
 	faults  []string
 	changed chan struct{} // closed at the next event
 }
 
 func newObserver(cancel context.CancelFunc) *Observer {
-	return &Observer{cancel: cancel, nodes: map[string]Node{}, slots: map[string]Slot{}, changed: make(chan struct{})}
+	return &Observer{cancel: cancel, nodes: map[string]Node{}, slots: map[string]Slot{}, pods: map[string]Pod{}, changed: make(chan struct{})}
 }
 
 // Start returns when the observer has seen every Node and slot that there is. It observes until ctx ends or Stop.
@@ -177,8 +180,10 @@ func (o *Observer) takeVersion(object runtime.Object, exists bool) error {
 		o.add(nodeEvent(object, exists))
 	case *coordinationv1.Lease:
 		o.add(slotEvent(object, exists))
+	case *corev1.Pod:
+		o.addPod(object)
 	default:
-		return fmt.Errorf("neither a Node nor a Lease but a %T: %v", object, object)
+		return fmt.Errorf("neither a Node nor a Lease nor a Pod but a %T: %v", object, object)
 	}
 	return nil
 }
@@ -222,7 +227,8 @@ func nodeEvent(n *corev1.Node, exists bool) Event {
 			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 		}),
 		Unschedulable: n.Spec.Unschedulable, Exists: exists, Hold: hold,
-		Phase: n.Labels[labelPhase], Record: n.Annotations[annotationRecord], History: n.Annotations[annotationPast],
+		Tainted: slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == taintPending }),
+		Phase:   n.Labels[labelPhase], Record: n.Annotations[annotationRecord], History: n.Annotations[annotationPast],
 		By: n.Annotations[AnnotationBy],
 	}}
 }

@@ -11,8 +11,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"kubebaton.io/baton/lab/audit"
@@ -35,7 +35,9 @@ type Options struct {
 }
 
 const (
-	namespace   = "spread"
+	namespace   = "spread" // also the name of the Deployment whose pods are counted
+	picky       = "picky"  // the Deployment whose pods prefer some nodes, wherever the others of them are
+	preferred   = "spread.kubebaton.io/preferred"
 	goal        = 1.25 // evictions a pod
 	rolloutTime = 15 * time.Minute
 	waitTime    = 3 * time.Minute
@@ -64,7 +66,7 @@ type run struct {
 	cluster  *cluster.Cluster
 	client   kubernetes.Interface
 	observer *observe.Observer
-	nodes    []string
+	nodes    []string // the second half of them is preferred, and goes last
 	began    time.Time
 }
 
@@ -114,6 +116,9 @@ func (r *run) measure(ctx context.Context, rep *Report) error {
 	if _, err := r.client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("making the namespace: %w", err)
 	}
+	if err := errors.Join(r.observer.WatchPods(ctx, r.client, namespace), r.prefer(ctx)); err != nil {
+		return err
+	}
 	for _, tainted := range []bool{true, false} {
 		o, err := r.rollout(ctx, tainted)
 		if err != nil {
@@ -151,17 +156,48 @@ func (r *run) rollout(ctx context.Context, tainted bool) (Rollout, error) {
 	if err != nil {
 		return o, err
 	}
-	for _, e := range evictions {
-		if e.Namespace == namespace && e.Code < 300 {
-			o.Evictions++
-		}
+	pods := r.observer.Pods()
+	if o.Owner, err = r.owner(ctx, namespace); err != nil {
+		return o, err
 	}
+	if o.PickyOwner, err = r.owner(ctx, picky); err != nil {
+		return o, err
+	}
+	o.Evictions, o.Picky = evicted(evictions, pods, o.Owner), evicted(evictions, pods, o.PickyOwner)
+	o.Taints = taintsOf(r.observer.Log(), pods, from)
 	o.PerPod = float64(o.Evictions) / float64(r.Replicas)
 	if o.After, err = r.perNode(ctx); err != nil {
 		return o, err
 	}
 	o.Skew = slices.Max(o.After) - slices.Min(o.After)
 	return o, r.remove(ctx)
+}
+
+// owner is the controller of a Deployment's pods.
+func (r *run) owner(ctx context.Context, name string) (string, error) {
+	pods, err := r.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + name, Limit: 1})
+	if err == nil && len(pods.Items) == 0 {
+		err = errors.New("there is no pod")
+	}
+	if err != nil {
+		return "", fmt.Errorf("looking for the pods' controller: %w", err)
+	}
+	return observe.OwnerOf(&pods.Items[0]), nil
+}
+
+// evicted counts the evictions that were granted of a controller's pods.
+func evicted(evictions []audit.Eviction, pods []observe.Pod, owner string) int {
+	owned := map[string]bool{}
+	for _, p := range pods {
+		owned[p.Name] = owned[p.Name] || p.Owner == owner
+	}
+	n := 0
+	for _, e := range evictions {
+		if e.Namespace == namespace && e.Code < 300 && owned[e.Pod] {
+			n++
+		}
+	}
+	return n
 }
 
 // install applies the deployment with the taint on or off, and starts the agents anew, so that they begin with it.
@@ -202,10 +238,34 @@ func isReady(p *corev1.Pod) bool {
 	})
 }
 
-// deploy starts the pods. They say nothing about where they want to be: the scheduler spreads them as it does by default.
+// prefer labels the nodes that picky pods prefer.
+func (r *run) prefer(ctx context.Context) error {
+	for _, n := range r.nodes[len(r.nodes)/2:] {
+		change := fmt.Appendf(nil, `{"metadata":{"labels":{%q:""}}}`, preferred)
+		if _, err := r.client.CoreV1().Nodes().Patch(ctx, n, types.MergePatchType, change, metav1.PatchOptions{}); err != nil {
+			return fmt.Errorf("labelling node %q: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// deploy starts the pods: those that are counted say nothing about where they want to be, so that the scheduler spreads them as it
+// does by default; the picky ones prefer some nodes.
 func (r *run) deploy(ctx context.Context) error {
-	labels, count := map[string]string{"app": namespace}, int32(r.Replicas)
-	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: namespace}, Spec: appsv1.DeploymentSpec{
+	for _, d := range []*appsv1.Deployment{deployment(namespace, r.Replicas), pickyDeployment(r.pickies())} {
+		if _, err := r.client.AppsV1().Deployments(namespace).Create(ctx, d, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("starting the pods: %w", err)
+		}
+	}
+	return r.whole(ctx)
+}
+
+// pickies is how many picky pods there are: some on each node that they prefer.
+func (r *run) pickies() int { return 2 * r.Nodes }
+
+func deployment(name string, replicas int) *appsv1.Deployment {
+	labels, count := map[string]string{"app": name}, int32(replicas)
+	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DeploymentSpec{
 		Replicas: &count,
 		Selector: &metav1.LabelSelector{MatchLabels: labels},
 		Template: corev1.PodTemplateSpec{
@@ -213,10 +273,21 @@ func (r *run) deploy(ctx context.Context) error {
 			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: build.AppImage}}},
 		},
 	}}
-	if _, err := r.client.AppsV1().Deployments(namespace).Create(ctx, d, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("starting the pods: %w", err)
-	}
-	return r.whole(ctx)
+}
+
+// pickyDeployment is one whose pods prefer nodes that will be rebooted last. A scheduler that is told nothing of that puts them
+// there.
+func pickyDeployment(replicas int) *appsv1.Deployment {
+	d := deployment(picky, replicas)
+	likes := corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: preferred, Operator: corev1.NodeSelectorOpExists}}}
+	d.Spec.Template.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		PreferredDuringSchedulingIgnoredDuringExecution: []corev1.PreferredSchedulingTerm{{Weight: 100, Preference: likes}},
+	}}
+	// All nodes have the same: this only takes the place of the scheduler's own constraint, which would spread them.
+	d.Spec.Template.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
+		MaxSkew: 1, TopologyKey: corev1.LabelOSStable, WhenUnsatisfiable: corev1.ScheduleAnyway, LabelSelector: d.Spec.Selector,
+	}}
+	return d
 }
 
 // whole waits until all pods are ready, and none is on its way out.
@@ -232,25 +303,28 @@ func (r *run) whole(ctx context.Context) error {
 				ready++
 			}
 		}
-		return ready == r.Replicas && len(pods.Items) == r.Replicas, fmt.Errorf("%d of %d ready, want %d", ready, len(pods.Items), r.Replicas)
+		want := r.Replicas + r.pickies()
+		return ready == want && len(pods.Items) == want, fmt.Errorf("%d of %d ready, want %d", ready, len(pods.Items), want)
 	})
 }
 
 func (r *run) remove(ctx context.Context) error {
 	foreground := metav1.DeletePropagationForeground
-	err := r.client.AppsV1().Deployments(namespace).Delete(ctx, namespace, metav1.DeleteOptions{PropagationPolicy: &foreground})
-	if err != nil {
-		return fmt.Errorf("removing the pods: %w", err)
+	deployments := r.client.AppsV1().Deployments(namespace)
+	for _, name := range []string{namespace, picky} {
+		if err := deployments.Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: &foreground}); err != nil {
+			return fmt.Errorf("removing the pods: %w", err)
+		}
 	}
 	return until(ctx, "the pods to be gone", func() (bool, error) {
-		_, err := r.client.AppsV1().Deployments(namespace).Get(ctx, namespace, metav1.GetOptions{})
-		return apierrors.IsNotFound(err), err
+		left, err := deployments.List(ctx, metav1.ListOptions{})
+		return err == nil && len(left.Items) == 0, err
 	})
 }
 
-// perNode counts the pods of each node, in the order of the nodes' names.
+// perNode counts the pods of each node, without the picky ones, in the order of the nodes' names.
 func (r *run) perNode(ctx context.Context) ([]int, error) {
-	pods, err := r.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	pods, err := r.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + namespace})
 	if err != nil {
 		return nil, fmt.Errorf("counting the pods: %w", err)
 	}
@@ -263,13 +337,23 @@ func (r *run) perNode(ctx context.Context) ([]int, error) {
 	return out, nil
 }
 
-// reboot raises the sentinel on all nodes and returns when all are done.
+// reboot raises the sentinel on all nodes and returns when all are done. Who wants it first goes first: the nodes that nobody
+// prefers.
 func (r *run) reboot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, rolloutTime, fmt.Errorf("not all nodes are done after %v", rolloutTime))
 	defer cancel()
 	before := r.observer.Nodes()
-	for _, n := range r.nodes {
-		if err := r.cluster.RaiseSentinel(n); err != nil {
+	for _, half := range [][]string{r.nodes[:len(r.nodes)/2], r.nodes[len(r.nodes)/2:]} {
+		for _, n := range half {
+			if err := r.cluster.RaiseSentinel(n); err != nil {
+				return err
+			}
+		}
+		if err := r.observer.Wait(ctx, "nodes to want a reboot", func(nodes map[string]observe.Node) bool {
+			return !slices.ContainsFunc(half, func(name string) bool {
+				return nodes[name].Phase == observe.Idle && nodes[name].BootID == before[name].BootID
+			})
+		}); err != nil {
 			return err
 		}
 	}
