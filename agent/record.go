@@ -137,6 +137,7 @@ func (r *Record) clone() *Record {
 const (
 	historyEntries = 20
 	historyBytes   = 4096
+	historyWhole   = 4 // the last ones: of older ones nobody asks for the sentinel, nor how long the whole cycle took
 )
 
 // History is what outlives a cycle: the annotation kubebaton.io/history.
@@ -173,6 +174,13 @@ func parseHistory(text string) History {
 
 func (h History) encode() (string, error) {
 	h.Cycles = slices.Clone(h.Cycles)
+	for i := range h.Cycles {
+		e := &h.Cycles[i]
+		e.At, e.Wished = e.At.Truncate(time.Millisecond), e.Wished.Truncate(time.Millisecond)
+		if i < len(h.Cycles)-historyWhole {
+			e.Fingerprint, e.Wished, e.Took = "", time.Time{}, 0
+		}
+	}
 	for {
 		if n := len(h.Cycles); n > historyEntries {
 			h.Cycles = h.Cycles[n-historyEntries:]

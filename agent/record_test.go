@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -165,5 +166,26 @@ func writeRecords(t *testing.T) {
 		if err := os.WriteFile(name, []byte(text+"\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestTheHistoryHasRoomForTwentyCycles(t *testing.T) {
+	var h History
+	for range historyEntries + 5 {
+		h = h.with(Entry{
+			Cycle: rand.Text(), At: time.Now().UTC(), Result: ReasonRebooted, Reason: "/run/reboot-required", Downtime: 23_456 * time.Millisecond,
+			Took: 123_456 * time.Millisecond, Evicted: 123, Rebooted: true, Fingerprint: "014ac0da23bb9222d0d7828e004d4e20", Wished: time.Now().UTC(),
+		})
+	}
+	text, err := h.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := parseHistory(text)
+	if n := len(got.Cycles); n != historyEntries || len(text) > historyBytes {
+		t.Errorf("%d cycles in %d bytes, want %d in at most %d", n, len(text), historyEntries, historyBytes)
+	}
+	if last := got.Cycles[len(got.Cycles)-1]; last.Fingerprint == "" || last.Wished.IsZero() {
+		t.Errorf("the last one has lost what is asked of it: %+v", last)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -65,6 +66,7 @@ func etcdRestored(p *play) {
 	p.must(p.c.Restore(p.ctx, saved))
 	p.must(p.observeAnew(p.ctx))
 	restored := time.Now()
+	p.must(p.c.Signal(n2, agentProgram, unix.SIGKILL)) // the next one knows nothing of before the restore
 	p.raise(n2)
 	p.says("restored")
 	p.says("budget", n1)

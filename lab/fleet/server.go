@@ -47,7 +47,9 @@ type server struct {
 }
 
 // policies are the files of deploy/base that refuse what an agent has no business to write.
-func policies() []string { return []string{"policy-node.yaml", "policy-lease.yaml", "policy-marshal.yaml"} }
+func policies() []string {
+	return []string{"policy-node.yaml", "policy-lease.yaml", "policy-marshal.yaml"}
+}
 
 // startServer starts both, with their files in dir, and applies what of deploy gives an agent its rights; the policies are left
 // for later. The audit log is in dir, too, when no file is named for it.
