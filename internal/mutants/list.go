@@ -14,7 +14,7 @@ const (
 
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	return slices.Concat(ofTheWay(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheNode())
+	return slices.Concat(ofTheWay(), ofTheWorld(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheNode())
 }
 
 func ofTheWay() []mutant {
@@ -34,34 +34,6 @@ func ofTheWay() []mutant {
 		{
 			name: "the slot is given up while the host goes down", file: step, test: "TestCycle|TestCrash",
 			old: "	if o.Shutdown.Coming != \"\" {\n		return wait(", new: "	if o.Shutdown.Coming == \"never\" {\n		return wait(",
-		},
-		{
-			name: "a slot is freed without a question to the host", file: step, test: "TestHazards",
-			old: "		if e.Slot.BootID == o.Boot || e.Slot.BootID == \"\" {", new: "		if e.Slot.BootID == \"none\" {",
-		},
-		{
-			name: "the slot of an earlier Node is freed without a question to the host", file: step, test: "TestCrashes",
-			old: "is held for an earlier Node\"); !safe {", new: "is held for an earlier Node\"); !safe && d.Do != nil && o.Boot == \"\" {",
-		},
-		{
-			name: "a node whose host goes down again is given back", file: step, test: "TestCrashes",
-			old: "	return d, calm || d.Do == nil && o.Shutdown.Err != nil", new: "	return d, calm || d.Do == nil",
-		},
-		{
-			name: "two agents act on one host", file: agent, test: "TestCrashes",
-			old: "		release, err := a.Host.Lock()\n", new: "		release, err := a.Host.Lock()\n		if err != nil {\n			release, err = func() {}, nil\n		}\n",
-		},
-		{
-			name: "the soak goes on over a second boot", file: verifying, test: "TestWrongBeliefs",
-			old: "		n.NewBootID, n.Healthy, n.Until, n.Deadline = o.Boot, time.Time{}, time.Time{},", new: "		n.NewBootID, n.Until, n.Deadline = o.Boot, time.Time{},",
-		},
-		{
-			name: "evictions go on while the slots cannot be read", file: agent, test: "TestHazards",
-			old: "		a.housekeep(a.observe()) // the watch", new: "		// the watch",
-		},
-		{
-			name: "pods that come during the hooks are rebooted under", file: draining, test: "TestHooks",
-			old: "	case o.Drain.Empty && !o.fresh(o.Emptied, emptyAge) &&", new: "	case o.Drain.Empty && o.Emptied.IsZero() &&",
 		},
 		{
 			name: "what cannot be asked counts as calm", file: step, test: "TestCycle/what_cannot_be_asked",
@@ -94,6 +66,52 @@ func ofTheWay() []mutant {
 		{
 			name: "the marshal keeps its office through the cordon", file: waiting, test: "TestCycle/the_marshal_resigns",
 			old: "	case o.Leading:\n		return do(Resign{})\n", new: "",
+		},
+	}
+}
+
+// ofTheWorld are about what others do meanwhile.
+func ofTheWorld() []mutant {
+	return []mutant{
+		{
+			name: "a slot is freed without a question to the host", file: step, test: "TestHazards",
+			old: "		if e.Slot.BootID == o.Boot || e.Slot.BootID == \"\" {", new: "		if e.Slot.BootID == \"none\" {",
+		},
+		{
+			name: "the slot of an earlier Node is freed without a question to the host", file: step, test: "TestCrashes",
+			old: "is held for an earlier Node\"); !safe {", new: "is held for an earlier Node\"); !safe && d.Do != nil && o.Boot == \"\" {",
+		},
+		{
+			name: "a node whose host goes down again is given back", file: step, test: "TestCrashes",
+			old: "	return d, calm || d.Do == nil && o.Shutdown.Err != nil", new: "	return d, calm || d.Do == nil",
+		},
+		{
+			name: "two agents act on one host", file: agent, test: "TestCrashes",
+			old: "		release, err := a.Host.Lock()\n", new: "		release, err := a.Host.Lock()\n		if err != nil {\n			release, err = func() {}, nil\n		}\n",
+		},
+		{
+			name: "the soak goes on over a second boot", file: verifying, test: "TestWrongBeliefs",
+			old: "		n.NewBootID, n.Healthy, n.Until, n.Deadline = o.Boot, time.Time{}, time.Time{},", new: "		n.NewBootID, n.Until, n.Deadline = o.Boot, time.Time{},",
+		},
+		{
+			name: "evictions go on while the slots cannot be read", file: agent, test: "TestHazards",
+			old: "		a.housekeep(a.observe()) // the watch", new: "		// the watch",
+		},
+		{
+			name: "pods that come during the hooks are rebooted under", file: draining, test: "TestHooks",
+			old: "	case o.Drain.Empty && !o.fresh(o.Emptied, emptyAge) &&", new: "	case o.Drain.Empty && o.Emptied.IsZero() &&",
+		},
+		{
+			name: "a marshal that has just started believes every Ready", file: "marshal/silent.go", test: "TestSilentKubelets",
+			old: "		if r.now().Sub(l.Spec.RenewTime.Time) > due+late {", new: "		if r.now().Sub(l.Spec.RenewTime.Time) > due+time.Hour {",
+		},
+		{
+			name: "a cordoned node goes where one is dead", file: order, test: "TestPeer13",
+			old: "		case counted && q.onlyOne() && q.deadBeside(n) != \"\":", new: "		case counted && q.onlyOne() && q.deadBeside(n) == n.Name:",
+		},
+		{
+			name: "others go while a node is away with its pods", file: order, test: "TestNominate",
+			old: "		if n.Stays && n.active() {", new: "		if n.Stays && n.active() && n.Foreign {",
 		},
 	}
 }

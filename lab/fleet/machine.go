@@ -65,7 +65,7 @@ func (m *machine) join(ctx context.Context) error {
 	})
 	if err == nil {
 		err = m.make(ctx, "its Lease", func() error {
-			_, err := client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(ctx, newLease(m.name, m.fleet.Lease), metav1.CreateOptions{})
+			_, err := client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(ctx, newLease(m.name, m.Lease), metav1.CreateOptions{})
 			return err
 		})
 	}
