@@ -346,9 +346,9 @@ func (s *sim) wants(fp string) {
 
 // reboot is the power coming back: a new boot ID, and the kubelet reports it a little later.
 // goingDown tells whether the host is on its way down for all who look at it: of what people plan in the moment of a last look
-// nobody can know.
+// nobody can know, nor of what a host is about that cannot be asked.
 func (s *sim) goingDown(looked time.Time) bool {
-	return s.pending && !s.stuck || !s.planned.IsZero() && s.planned.Before(looked.Add(-lastCheckAge))
+	return s.pending && !s.stuck || s.calm == nil && !s.planned.IsZero() && s.planned.Before(looked.Add(-lastCheckAge))
 }
 
 // plan is a person's `shutdown -r`. The caller holds s.mu.
