@@ -152,7 +152,7 @@ func (n *Node) same(o *Node) bool {
 	return n.Name == o.Name && n.UID == o.UID && n.BootID == o.BootID && n.Ready == o.Ready &&
 		n.Unschedulable == o.Unschedulable && n.Deleting == o.Deleting && n.Foreign == o.Foreign && n.Phase == o.Phase &&
 		n.Cycle == o.Cycle && n.Attempt == o.Attempt && n.Bids == o.Bids && n.Pending.Equal(o.Pending) && n.Slot == o.Slot &&
-		n.Survived == o.Survived && n.Warned == o.Warned && n.Hold == o.Hold && n.Acknowledged == o.Acknowledged &&
+		n.Survived == o.Survived && n.Warned == o.Warned && n.Stays == o.Stays && n.Hold == o.Hold && n.Acknowledged == o.Acknowledged &&
 		n.Reason == o.Reason && n.Wished.Equal(o.Wished) && n.Proven.Equal(o.Proven) && n.Took == o.Took && n.Tried.Equal(o.Tried) && maps.Equal(n.Labels, o.Labels)
 }
 
