@@ -146,6 +146,11 @@ func TestAnAgentReadsTheVolumeAttachmentsOfItsNode(t *testing.T) {
 	check(t, err, "impersonate")
 }
 
+func TestAnAgentReadsTheKubeletsHeartbeats(t *testing.T) {
+	_, err := newAgent(t, "node-a").CoordinationV1().Leases(corev1.NamespaceNodeLease).List(t.Context(), metav1.ListOptions{})
+	check(t, err, "")
+}
+
 func TestAnAgentReadsTheDisruptionBudgets(t *testing.T) {
 	_, err := newAgent(t, "node-a").PolicyV1().PodDisruptionBudgets("").List(t.Context(), metav1.ListOptions{})
 	check(t, err, "")
