@@ -115,6 +115,7 @@ func (r *Record) setGates(o Observation) bool {
 		if len(r.Warnings) > 0 {
 			says[0] += " after nodes without warnings: " + strings.Join(r.Warnings, "; ")
 		}
+		says = append(says, "who is before it, and why, stands in annotation kubebaton.io/waiting."+o.Group+" of Lease marshal")
 	}
 	r.Reasons, r.Message, r.Bids = reasons, bounded(strings.Join(says, "; ")), bids
 	r.Group = o.Group
