@@ -33,8 +33,9 @@ type Config struct {
 // Policy is what the configuration says to the cycle.
 type Policy struct {
 	// Of returns the group of a node with these labels, "" for none, and the settings that hold for it.
-	Of       func(labels map[string]string) (group string, s Settings)
-	Has      func(group string) bool // nil: all there are
+	Of func(labels map[string]string) (group string, s Settings)
+	// Rules tells the rules of a group's drains from others; "" when there is no such group.
+	Rules    func(group string) string
 	Schedule Schedule
 }
 
@@ -64,9 +65,10 @@ type Agent struct {
 
 	unreadable string // the record that was said to be unreadable
 
-	drain job // evictions of the phase Draining
-	pods  job // the watch of the phases Verifying and Failed
-	hooks job // of a stage of the phases Draining, Verifying and Failed
+	drain job    // evictions of the phase Draining
+	rules string // by which they go
+	pods  job    // the watch of the phases Verifying and Failed
+	hooks job    // of a stage of the phases Draining, Verifying and Failed
 }
 
 // New checks c and names everything that is missing.
@@ -97,7 +99,6 @@ func New(c Config) (*Agent, error) {
 func (a *Agent) SetPolicy(p Policy) {
 	a.change(func(w *world) {
 		w.policy, w.windowAsked = &p, time.Time{}
-		w.policies++
 		w.gates.Until = time.Time{} // what was answered under the old rules is asked again
 	})
 }
@@ -238,8 +239,11 @@ func (a *Agent) housekeep(o Observation) {
 	if o.Exists && o.Record != nil {
 		phase, key = o.Record.Phase, fmt.Sprintf("%s/%d/%s", o.Record.Cycle, o.Record.Attempt, o.Record.NewBootID)
 	}
-	rules := fmt.Sprintf("%s by %d", key, o.Policies) // other rules are another drain
-	if !mayEvict(o) || a.drain.key != rules {
+	switch {
+	case !mayEvict(o) || a.drain.key != key:
+		a.drain.stop()
+		a.update(func(w *world) { w.drain, w.evicted = DrainView{}, 0 })
+	case a.rules != o.Rules && !o.Drain.Empty: // other rules are another drain
 		a.drain.stop()
 		a.update(func(w *world) { w.drain = DrainView{} })
 	}
@@ -255,7 +259,7 @@ func (a *Agent) housekeep(o Observation) {
 	if phase != Rebooting {
 		a.update(func(w *world) { w.call = Call{} })
 	}
-	a.drain.next, a.pods.next = rules, key
+	a.drain.next, a.pods.next, a.rules = key, key, o.Rules
 	_, holds := o.held()
 	a.Marshal.Stand(phase == Failed || !holds && (phase == Waiting || phase == Backoff))
 }

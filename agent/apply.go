@@ -248,17 +248,27 @@ const (
 
 // startDrain evicts in the background; the views that it reports wake the loop.
 func (a *Agent) startDrain(ctx context.Context, s DrainSettings) {
-	a.update(func(w *world) { w.drain = DrainView{Running: true} })
+	a.update(func(w *world) { w.drain = DrainView{Running: true, Evicted: w.evicted, Message: w.drain.Message} })
 	a.drain.start(ctx, func(ctx context.Context) {
 		err := a.Pods.Drain(ctx, s, func(v DrainView) {
 			v.Running = true
 			v.Empty = false // said by the end of Drain, not by a view of it
 			a.drain.delay = retryFirst
-			a.change(func(w *world) { w.drain = v })
+			a.change(func(w *world) {
+				v.Evicted += w.evicted
+				w.drain = v
+			})
 		})
-		a.jobEnded(ctx, &a.drain, evicting, err)
+		trouble := err
+		if errors.Is(err, context.DeadlineExceeded) {
+			trouble = nil // its time is over, which is for the cycle to say
+		}
+		a.jobEnded(ctx, &a.drain, evicting, trouble)
 		a.change(func(w *world) {
-			w.drain.Running, w.drain.Empty, w.emptied = false, err == nil && ctx.Err() == nil, time.Now()
+			w.drain.Running, w.drain.Empty, w.emptied, w.evicted = false, err == nil && ctx.Err() == nil, time.Now(), w.drain.Evicted
+			if trouble != nil {
+				w.drain.Message = bounded(trouble.Error())
+			}
 		})
 	})
 }

@@ -23,7 +23,7 @@ func veto(o Observation, s Slot, holds bool) (Decision, bool) {
 	return Decision{}, false
 }
 
-// emptyAge is how long a node that was found empty counts as such.
+// emptyAge is how long a node that was found empty counts as such, and the time that another look needs at least.
 const emptyAge = 30 * time.Second
 
 // mayEvict tells whether the drain may go on at this moment. When it may not, the phase cannot always be left at once:
@@ -66,7 +66,7 @@ func draining(o Observation) Decision {
 		return d
 	}
 	switch {
-	case o.Drain.Empty && !o.fresh(o.Emptied, emptyAge) && !o.passed(o.Due.Deadline):
+	case o.Drain.Empty && !o.fresh(o.Emptied, emptyAge) && o.Now.Add(emptyAge).Before(o.Due.Deadline):
 		return do(StartDrain{o.drain()}) // the hooks took their time: pods may have come, or others of their kind gone
 	case o.Drain.Empty:
 		n := r.clone()

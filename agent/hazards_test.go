@@ -123,6 +123,9 @@ func TestHazards(t *testing.T) {
 				s.with(func() { s.pods = 60 })
 				s.raise("a")
 				pass(10 * time.Second)
+				s.configure() // the rules of drains are the same
+				pass(10 * time.Second)
+				s.with(func() { s.rules++ })
 				s.configure()
 				pass(10 * time.Second)
 				s.with(func() {

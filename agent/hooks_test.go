@@ -210,6 +210,9 @@ func TestHooks(t *testing.T) {
 				if got, want := strings.Join(effects, " "), "take hook evict evict evict hook evict evict reboot hook free"; got != want {
 					t.Errorf("effects %s, want %s", got, want)
 				}
+				if h := parseHistory(s.node.History); len(h.Cycles) != 1 || h.Cycles[0].Evicted != 5 {
+					t.Errorf("history %+v", h)
+				}
 			},
 		},
 		{

@@ -34,9 +34,9 @@ type Observation struct {
 	Due      Due
 	Settings *Settings // nil: there is no valid configuration
 	Group    string    // of this node by the configuration; "" none
+	Rules    string    // of the drains of the record's group
 	// GroupGone tells that the configuration has the group of the record no more.
 	GroupGone bool
-	Policies  int // configurations that were in force so far: another number means other rules
 
 	Window   Window
 	Skew     time.Duration // own clock minus the API server's, as last seen

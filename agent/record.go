@@ -204,11 +204,11 @@ func (h History) with(e Entry) History {
 // Downtimes are those of the proven reboots in a history.
 func Downtimes(history string) []time.Duration { return parseHistory(history).downtimes() }
 
-// downtimes are those of proven reboots.
+// downtimes are those of proven reboots. Of a node that was accepted as it is nobody knows how long it was away.
 func (h History) downtimes() []time.Duration {
 	var all []time.Duration
 	for _, e := range h.Cycles {
-		if e.Rebooted && e.Downtime > 0 {
+		if e.Rebooted && e.Result != ReasonNotReady && e.Downtime > 0 {
 			all = append(all, e.Downtime)
 		}
 	}

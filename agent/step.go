@@ -191,7 +191,7 @@ func calm(o Observation, e Effect) (Decision, bool) {
 		case m == nil:
 		case (m.From == Draining || m.From == Rebooting) && (m.To == Waiting || m.To == Backoff):
 			return proveCalm(o, "keeps the cordon")
-		case (m.From == Verifying || m.From == Failed) && (m.To == Idle || m.To == Waiting):
+		case m.From == Verifying && (m.To == Idle || m.To == Waiting):
 			return goesAgain(o)
 		}
 	}

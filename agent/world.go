@@ -16,7 +16,6 @@ type world struct {
 	instance string
 	boot     string
 	policy   *Policy
-	policies int // that were in force so far
 
 	window      Window // as of windowAsked; zero: to be asked
 	windowAsked time.Time
@@ -40,6 +39,7 @@ type world struct {
 	shutdown Shutdown
 	drain    DrainView
 	emptied  time.Time // when a drain ended
+	evicted  int       // by the drains of this cycle that have ended
 	pods     PodsReady
 	hooks    HookView
 	call     Call
@@ -247,8 +247,11 @@ func (a *Agent) observe() Observation {
 	}
 	if p := w.policy; p != nil {
 		group, s := p.Of(w.node.Labels)
-		o.Settings, o.Group, o.Policies = &s, group, w.policies
-		o.GroupGone = o.Record != nil && p.Has != nil && !p.Has(o.Record.Group)
+		o.Settings, o.Group = &s, group
+		if o.Record != nil {
+			o.Rules = p.Rules(o.Record.Group)
+			o.GroupGone = o.Rules == ""
+		}
 		o.Window = w.windowAt(now)
 	}
 	return o

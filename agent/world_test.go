@@ -48,6 +48,7 @@ type sim struct {
 	noMarshal  bool
 	hours      hours
 	metrics    *prometheus.Registry // of the last agent
+	rules      int                  // of drains that the configuration has had
 	renamed    bool                 // the configuration has another group for this node, and not the one of before
 	noPolicy   bool                 // the next agent starts without a configuration
 	drainErr   error                // of every drain
@@ -947,13 +948,19 @@ func (h hours) Change(t time.Time) (time.Time, bool) { return h.shut, t.Before(h
 func (s *sim) policy() Policy {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	settings, group := s.settings, "workers"
+	settings, group, rules := s.settings, "workers", fmt.Sprint("rules ", s.rules)
 	if s.renamed {
 		group = "pool"
 	}
 	return Policy{
-		Of:  func(map[string]string) (string, Settings) { return group, settings },
-		Has: func(name string) bool { return name == group }, Schedule: s.hours,
+		Of: func(map[string]string) (string, Settings) { return group, settings },
+		Rules: func(name string) string {
+			if name != group {
+				return ""
+			}
+			return rules
+		},
+		Schedule: s.hours,
 	}
 }
 

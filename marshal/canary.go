@@ -40,7 +40,7 @@ func (s *survey) next(q *squad) Trial {
 	return t
 }
 
-// trialsDue is when the next trial is over, zero when that depends on nodes.
+// trialsDue is when the next trial is over, or a canary that broke in one counts as failed no more; zero when that depends on nodes.
 func trialsDue(v View) time.Time {
 	var next time.Time
 	s := look(v)
@@ -50,6 +50,11 @@ func trialsDue(v View) time.Time {
 		}
 		if _, end, ok := s.proven(q); ok && (next.IsZero() || end.Before(next)) {
 			next = end
+		}
+		for _, n := range q.members {
+			if end := n.Proven.Add(q.CanarySoak); q.canary(n) && !n.Ready && s.Now.Before(end) && (next.IsZero() || end.Before(next)) {
+				next = end
+			}
 		}
 	}
 	return next

@@ -143,7 +143,7 @@ func (s *survey) addNodes() {
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		s.lost(n)
-		if n.Stays && n.active() {
+		if q := s.counts(n); n.Stays && n.active() && (n.Phase != phaseVerifying || !n.Ready) && (q == nil || !s.stuck(q, n)) {
 			s.stays = cmp.Or(s.stays, n.Name)
 		}
 		home := s.match(n)
@@ -217,7 +217,7 @@ func (s *survey) failed(q *squad, n *Node) bool {
 		return false
 	case n.Phase == phaseFailed, n.Phase == phaseWaiting && n.Survived:
 		return true
-	case q.canary(n) && !n.Ready && !n.active() && s.slotOf[n.UID] == nil: // it was well for a moment only
+	case q.canary(n) && !n.Ready && !n.active() && s.slotOf[n.UID] == nil && s.Now.Before(n.Proven.Add(q.CanarySoak)): // it was well for a moment only
 		return true
 	}
 	since, ok := s.Away[n.UID]

@@ -109,6 +109,12 @@ func TestNominate(t *testing.T) {
 			Groups: []Group{control, workers(2)}, Slots: append(slots("control-plane", 1), held("workers", 0, "x"), free("workers", 1)),
 			Nodes: []Node{idle("x", inPhase(phaseRebooting, "slot-workers-0"), func(n *Node) { n.Stays = true }), bidder("a", 1), bidder("c", 1, cp)},
 		}, ""},
+		{"but not for one that failed, which the group bears", func() View {
+			g := workers(2)
+			g.MaxFailed = 1
+			return viewOf(g, []Node{idle("x", inPhase(phaseFailed, "slot-workers-0"), func(n *Node) { n.Stays = true }), bidder("a", 1)},
+				[]Slot{held("workers", 0, "x"), free("workers", 1)})
+		}(), "slot-workers-1=a"},
 		{"a held slot counts", viewOf(workers(2), []Node{idle("x", inPhase(phaseDraining, "slot-workers-0")), bidder("a", 1), bidder("b", 1)},
 			[]Slot{held("workers", 0, "x"), free("workers", 1)}), "slot-workers-1=a"},
 		{"a holder that is cordoned and not Ready counts once", viewOf(workers(2),

@@ -284,21 +284,32 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var told DrainView
+	var last []*corev1.Pod
+	look := func() error {
+		f, err := e.know(ctx, st, last)
+		if err == nil {
+			st.observe(last, f, time.Now())
+		}
+		return err
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case pods := <-e.snapshots:
-			f, err := e.know(ctx, st, pods)
-			if err != nil {
+		case last = <-e.snapshots:
+			if err := look(); err != nil {
 				return err
 			}
-			st.observe(pods, f, time.Now())
 		case r := <-replies:
 			a := classify(r.err)
 			d.metrics.evictions.WithLabelValues(a.result).Inc()
 			st.answered(r.uid, a, time.Now())
 		case <-timer.C:
+			if len(st.facts.Unread) > 0 { // nothing else may bring news
+				if err := look(); err != nil {
+					return err
+				}
+			}
 		}
 		if st.confirmDue(time.Now()) {
 			if err := d.settle(ctx, e, st); err != nil {

@@ -24,23 +24,25 @@ const asking = 10
 // careful way. The error is of the host alone: with it the facts are good to be shown, and not to be acted on.
 func (d *Drainer) facts(ctx context.Context, pods []*corev1.Pod, s DrainSettings) (Facts, error) {
 	f, unasked := d.known(ctx, pods, s)
-	if s.Mode != ModeAuto {
+	if unasked != nil {
 		return f, unasked
+	}
+	if s.Mode != ModeAuto {
+		return f, nil
 	}
 	if f.Alone = d.alone(ctx); f.Alone || len(s.Downtimes) < minDowntimes {
-		return f, unasked
+		return f, nil
 	}
 	if f.Hindrance = d.hindrance(ctx); f.Hindrance != "" {
-		return f, unasked
+		return f, nil
 	}
-	budgets, err := d.budgets(ctx, pods)
-	if err != nil {
+	if budgets, err := d.budgets(ctx, pods); err != nil {
 		f.Hindrance = "whether disruption budgets allow it is not known: " + err.Error()
-		return f, unasked
+	} else {
+		f.Short = shortOf(pods, budgets)
+		f.Elsewhere = d.elsewhere(ctx, pods)
 	}
-	f.Short = shortOf(pods, budgets)
-	f.Elsewhere = d.elsewhere(ctx, pods)
-	return f, unasked
+	return f, nil
 }
 
 // known are facts without what only the mode of a drain asks for.

@@ -48,9 +48,9 @@ func (w *drainWorld) rules() {
 		match := func(l map[string]string) bool { return l["ruled"] == "yes" }
 		w.policy.Rules = []Rule{{Match: match, Do: w.pick(append(does, DoDelete)...)}}
 	}
-	w.facts = Facts{Bound: map[string]string{}, Unread: map[string]string{}, Alone: w.rarely(2)}
+	w.facts = Facts{Bound: map[string]string{}, Unread: map[string]string{}, Alone: w.rarely(2), Hindrance: "others may be down too"}
 	if w.rarely(3) {
-		w.facts.Downtimes = []time.Duration{time.Hour} // longer than any pod without a controller is left alone
+		w.facts.Downtimes = []time.Duration{time.Hour, time.Hour, time.Hour} // longer than any pod without a controller is left alone
 	}
 }
 
@@ -161,7 +161,7 @@ func (w *drainWorld) mayGo(p *corev1.Pod) bool {
 func (w *drainWorld) mayHold(p *corev1.Pod) (mayHold, holds bool) {
 	all, _ := w.wishes(p)
 	returns := len(p.Spec.Containers[0].Resources.Limits) == 0 &&
-		(len(w.facts.Downtimes) == 0 || metav1.GetControllerOf(p) != nil || p.Annotations[AnnotationEviction] != "")
+		(len(w.facts.Downtimes) == 0 || w.facts.Alone || metav1.GetControllerOf(p) != nil || p.Annotations[AnnotationEviction] != "")
 	holds = p.DeletionTimestamp == nil
 	objections := 0
 	for _, do := range all {

@@ -69,12 +69,9 @@ func all(why string, f Facts) stance {
 
 // expect is how long a node is away at most, by its earlier downtimes, of which there is one at least; and that in words.
 func expect(downtimes []time.Duration) (at time.Duration, words string) {
-	worst, n := slices.Max(downtimes), "downtimes"
-	if len(downtimes) == 1 {
-		n = "downtime"
-	}
+	worst := slices.Max(downtimes)
 	at = (worst * 3 / 2).Round(time.Second)
-	return at, fmt.Sprintf("expected back within %s, half as much again as the worst of %d %s, %s", at, len(downtimes), n, worst.Round(time.Second))
+	return at, fmt.Sprintf("expected back within %s, half as much again as the worst of %d downtimes, %s", at, len(downtimes), worst.Round(time.Second))
 }
 
 // missed says why a pod cannot stay on a node that is away for so long; "" when it can.

@@ -392,6 +392,9 @@ func (st *rota) wake(now time.Time) time.Duration {
 		times := []time.Time{p.notBefore, st.groupOf(p).notBefore, st.server.notBefore, st.hold}
 		due(slices.MaxFunc(times, time.Time.Compare))
 	}
+	if len(st.facts.Unread) > 0 {
+		due(now.Add(maxDelay))
+	}
 	for _, p := range st.pods {
 		if inTheWay(p.PodPlan) {
 			due(p.stuckAt)

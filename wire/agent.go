@@ -166,6 +166,13 @@ func holders(ctx context.Context, slots *lock.Slots, own string) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
+	ours, err := slots.Named(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(s lock.Slot) bool {
+		return slices.ContainsFunc(ours, func(o lock.Slot) bool { return o.Name == s.Name })
+	})
 	var names []string
 	for _, s := range all {
 		switch {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -80,10 +81,11 @@ func drainSettings(d config.Drain) node.DrainSettings {
 
 // policy is the configuration as the cycle reads it.
 func policy(c *config.Config, s agent.Schedule) agent.Policy {
-	has := func(group string) bool {
-		return slices.ContainsFunc(c.Groups, func(g config.Group) bool { return g.Name == group })
+	rules := map[string]string{}
+	for _, g := range c.Groups {
+		rules[g.Name] = fmt.Sprintf("%+v", g.Drain)
 	}
-	return agent.Policy{Schedule: s, Has: has, Of: func(l map[string]string) (string, agent.Settings) {
+	return agent.Policy{Schedule: s, Rules: func(group string) string { return rules[group] }, Of: func(l map[string]string) (string, agent.Settings) {
 		g, in := c.GroupOf(l)
 		if !in {
 			g.RebootTimeout, g.Soak, g.Drain = c.RebootTimeout, c.Verify.Soak, c.Drain

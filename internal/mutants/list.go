@@ -111,7 +111,7 @@ func ofTheWorld() []mutant {
 		},
 		{
 			name: "others go while a node is away with its pods", file: order, test: "TestNominate",
-			old: "		if n.Stays && n.active() {", new: "		if n.Stays && n.active() && n.Foreign {",
+			old: "n.Stays && n.active() && (n.Phase", new: "n.Stays && n.Foreign && (n.Phase",
 		},
 	}
 }
