@@ -146,6 +146,7 @@ func TestFactsOfMode(t *testing.T) {
 		}
 	}
 	s := newScene(t)
+	newScene(t) // a node to go to
 	web, db := s.controller("ReplicaSet", "web", 3), s.controller("StatefulSet", "db", 1)
 	s.pod("web-a", of("ReplicaSet", "web", web))
 	s.pod("web-b", of("ReplicaSet", "web", web))
