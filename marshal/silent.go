@@ -3,7 +3,6 @@ package marshal
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,17 +50,16 @@ func (r *runner) doubtful() time.Time {
 // silent names a node that is Ready and whose kubelet should have renewed its Lease by now. A node without a Lease has none that
 // could be late.
 func (r *runner) silent(ctx context.Context) (string, error) {
-	nodes, _ := r.roster.list() // they are known when anybody asks
+	v, _ := r.snapshot() // it is complete when anybody asks
 	leases, err := r.beats.List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
 		return "", fmt.Errorf("listing the Leases in %s: %w", corev1.NamespaceNodeLease, err)
 	}
 	ready := map[string]bool{} // of those that count
-	groups := r.groups()
-	for i := range nodes {
-		n := &nodes[i]
-		ours := slices.ContainsFunc(groups, func(g Group) bool { return g.Match == nil || g.Match(n.Labels) })
-		ready[n.Name] = n.Ready && ours && !n.Foreign
+	for _, q := range look(v).squads {
+		for _, n := range q.members {
+			ready[n.Name] = n.Ready
+		}
 	}
 	for i := range leases.Items {
 		l := &leases.Items[i]
