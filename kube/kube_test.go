@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/internal/apitest"
@@ -68,18 +69,24 @@ func TestDialGivesUpWithItsContextAndAtOnceWhenRefused(t *testing.T) {
 	}
 }
 
-// The watch against a real API server, through cuts, refusals, and versions that are too old.
-func TestWatch(t *testing.T) {
+// someConfigMaps are those of a real API server of the test's own.
+func someConfigMaps(t *testing.T) typedcorev1.ConfigMapInterface {
+	t.Helper()
 	cfg, stop, err := apitest.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stop()
+	t.Cleanup(stop)
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	configMaps := client.CoreV1().ConfigMaps("default")
+	return client.CoreV1().ConfigMaps("default")
+}
+
+// The watch against a real API server, through cuts, refusals, and versions that are too old.
+func TestWatch(t *testing.T) {
+	configMaps := someConfigMaps(t)
 	var mu sync.Mutex
 	var open watch.Interface
 	fail, opened, lists, resumed := 0, 0, 0, 0

@@ -6,10 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-
-	"kubebaton.io/baton/internal/apitest"
 )
 
 // trimming is a store that wants its objects without their data.
@@ -31,16 +28,7 @@ func (s trimming) Replace(objs []any, _ string) error { s.replaced <- objs; retu
 
 // A thousand Nodes are hundreds of megabytes before they are trimmed.
 func TestReflectTrimsWhatTheFirstListBrings(t *testing.T) {
-	cfg, stop, err := apitest.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	configMaps := client.CoreV1().ConfigMaps("default")
+	configMaps := someConfigMaps(t)
 	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "large"}, Data: map[string]string{"much": "data"}}
 	if _, err := configMaps.Create(t.Context(), m, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
