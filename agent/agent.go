@@ -57,6 +57,9 @@ type Agent struct {
 	wake    chan struct{}
 	events  chan event
 
+	slotsRead  <-chan struct{} // closed when the slots are known: the Node is to be read after them
+	slotsKnown func()          // closes it
+
 	// world is what is known, kept by callbacks and by the loop.
 	mu    sync.Mutex
 	world world
@@ -90,7 +93,9 @@ func New(c Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{Config: c, metrics: m, wake: make(chan struct{}, 1), events: make(chan event, 32)}
-	a.world = world{instance: rand.Text(), stale: true, why: "starts", beat: time.Now()}
+	read := make(chan struct{})
+	a.slotsRead, a.slotsKnown = read, sync.OnceFunc(func() { close(read) })
+	a.world = world{instance: rand.Text(), why: "starts", beat: time.Now()}
 	a.world.hooks.Left = true // by an earlier process
 	return a, nil
 }
@@ -126,11 +131,17 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer release()
 	a.change(func(w *world) { w.boot = boot })
 	a.readSentinel(ctx)
+	a.update((*world).recheck) // if the watches have brought nothing by then
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return ends(ctx, a.Node.Watch(ctx, a.nodeChanged)) })
+	g.Go(func() error { return ends(ctx, a.watchNode(ctx)) })
 	g.Go(func() error { return ends(ctx, a.Host.Watch(ctx, func() { a.readSentinel(ctx) })) })
-	g.Go(func() error { return ends(ctx, a.Slots.Watch(ctx, a.slotsChanged)) })
+	g.Go(func() error {
+		return ends(ctx, a.Slots.Watch(ctx, func(slots []Slot, heir bool) {
+			a.slotsChanged(slots, heir)
+			a.slotsKnown()
+		}))
+	})
 	g.Go(func() error { return a.sendEvents(ctx) })
 	g.Go(func() error { return a.loop(ctx) })
 	if err := g.Wait(); err != nil {
@@ -138,6 +149,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.leave(context.WithoutCancel(ctx))
 	return nil
+}
+
+// watchNode watches the Node, from when the slots are known.
+func (a *Agent) watchNode(ctx context.Context) error {
+	select {
+	case <-a.slotsRead:
+		return a.Node.Watch(ctx, a.nodeChanged)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // ends turns the end of a context, which is how every part of the agent stops, into success.
@@ -210,6 +231,11 @@ func (a *Agent) turn(ctx context.Context) (worked bool, err error) {
 		a.housekeep(a.observe()) // the watch may have brought meanwhile what ends the drain
 		return false, err
 	}
+	if !a.knows() {
+		a.beat()
+		a.sleep(ctx, time.Time{})
+		return true, nil
+	}
 	o := a.observe()
 	a.housekeep(o)
 	d := Step(o)
@@ -231,6 +257,13 @@ func (a *Agent) turn(ctx context.Context) (worked bool, err error) {
 		}
 	})
 	return false, err
+}
+
+// knows tells whether anything is known of the Node.
+func (a *Agent) knows() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.world.known
 }
 
 // housekeep ends what belongs to a phase that is over, and says whether this node may be elected.

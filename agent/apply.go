@@ -74,11 +74,17 @@ func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
 		}
 		c.History = &h
 	}
+	asked := time.Now()
 	n, err := a.Node.Patch(ctx, o.Node, c)
 	if err != nil {
 		return fmt.Errorf("writing the Node: %w", err)
 	}
-	a.update(func(w *world) { w.setNode(n, true) })
+	a.update(func(w *world) {
+		w.setNode(n, true)
+		if n.ResourceVersion != o.Node.ResourceVersion { // else there was nothing to be written
+			w.read = asked
+		}
+	})
 	a.tell(ctx, o, e, n)
 	return nil
 }
@@ -303,11 +309,34 @@ func (a *Agent) jobEnded(ctx context.Context, j *job, doing string, err error) {
 	j.delay = min(2*j.delay, retryLast)
 }
 
+// nodeAge is how old what was read of the Node may be when the last check begins: it has to have ended within lastCheckAge.
+const nodeAge = lastCheckAge / 2
+
+// readNode reads the Node by quorum, unless it was read just now, and returns when it was asked for. The write by which the
+// cycle comes to its last check has read it.
+func (a *Agent) readNode(ctx context.Context) (time.Time, error) {
+	a.mu.Lock()
+	read := a.world.read
+	a.mu.Unlock()
+	if time.Since(read) < nodeAge {
+		return read, nil
+	}
+	read = time.Now()
+	n, err := a.Node.Get(ctx)
+	if err != nil {
+		return read, err
+	}
+	a.update(func(w *world) {
+		w.setNode(n, true)
+		w.read = read
+	})
+	return read, nil
+}
+
 // reboot is the last check and the call. Everything that the decision rests on is read again, the Node first, the slot
 // last, and the decision is made again on it; only the same decision, young enough, leads to the call.
 func (a *Agent) reboot(ctx context.Context, e Reboot) error {
-	began := time.Now()
-	n, err := a.Node.Get(ctx)
+	began, err := a.readNode(ctx)
 	if err != nil {
 		return fmt.Errorf("last check: reading the Node: %w", err)
 	}
@@ -315,10 +344,7 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 	if err != nil {
 		return fmt.Errorf("last check: reading the boot ID: %w", err)
 	}
-	a.update(func(w *world) {
-		w.setNode(n, true)
-		w.boot = boot
-	})
+	a.update(func(w *world) { w.boot = boot })
 	a.askGates(ctx, a.observe())
 	a.askHost(ctx)
 	s, err := a.Slots.Get(ctx, e.Slot)

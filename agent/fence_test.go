@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -112,35 +113,80 @@ func TestFence(t *testing.T) {
 	})
 }
 
-// What changes between the decision to reboot and the call is found by the last check.
+// What changes between the decision to reboot and the call is found by the last check: at once when it is not the Node that has
+// changed, which the write of the phase has just read, and also the Node when the check comes later than that.
 func TestLastCheck(t *testing.T) {
-	for name, change := range map[string]func(s *sim){
-		"a hold":                        func(s *sim) { s.node.Hold = "wait"; s.node.ResourceVersion = s.next() },
-		"an uncordon":                   func(s *sim) { s.node.Unschedulable = false; s.node.ResourceVersion = s.next() },
-		"another Node of that name":     func(s *sim) { s.node.UID = "uid-2"; s.node.Record = ""; s.node.ResourceVersion = s.next() },
-		"a brake on the slot":           func(s *sim) { s.slot.Hold = "paused"; s.slot.ResourceVersion = s.next() },
-		"the slot freed by somebody":    func(s *sim) { s.slot = Slot{Name: s.slot.Name, Group: s.slot.Group, ResourceVersion: s.next()} },
-		"an operator asks for the slot": func(s *sim) { s.slot.Release = "mine"; s.slot.ResourceVersion = s.next() },
-		"a pause":                       func(s *sim) { s.paused = "incident" },
-		"an inhibitor":                  func(s *sim) { s.inhibitor = []string{"backup: tapes"} },
-		"a shutdown by somebody else":   func(s *sim) { s.pending = true },
+	for name, c := range map[string]struct {
+		change func(s *sim)
+		ofNode bool
+	}{
+		"a hold":                        {func(s *sim) { s.node.Hold = "wait"; s.node.ResourceVersion = s.next() }, true},
+		"an uncordon":                   {func(s *sim) { s.node.Unschedulable = false; s.node.ResourceVersion = s.next() }, true},
+		"another Node of that name":     {func(s *sim) { s.node.UID = "uid-2"; s.node.Record = ""; s.node.ResourceVersion = s.next() }, true},
+		"a brake on the slot":           {func(s *sim) { s.slot.Hold = "paused"; s.slot.ResourceVersion = s.next() }, false},
+		"the slot freed by somebody":    {func(s *sim) { s.slot = Slot{Name: s.slot.Name, Group: s.slot.Group, ResourceVersion: s.next()} }, false},
+		"an operator asks for the slot": {func(s *sim) { s.slot.Release = "mine"; s.slot.ResourceVersion = s.next() }, false},
+		"a pause":                       {func(s *sim) { s.paused = "incident" }, false},
+		"an inhibitor":                  {func(s *sim) { s.inhibitor = []string{"backup: tapes"} }, false},
+		"a shutdown by somebody else":   {func(s *sim) { s.pending = true }, false},
 	} {
-		t.Run(name, func(t *testing.T) {
+		check := func(t *testing.T, in string, late bool) {
 			s := newSim(t)
-			s.lastCheck = func() {
-				s.lastCheck = nil
-				change(s) // and no watch tells of it
-				s.noMarshal = true
+			changed := false
+			s.lastCheck = func(what string) {
+				if late && !changed {
+					s.mute = errMute // asked in vain, it asks again a little later
+				}
+				if what != in || changed {
+					return
+				}
+				changed, s.mute, s.noMarshal = true, nil, true
+				c.change(s) // and no watch tells of it
 			}
 			s.live(time.Minute, func() { s.raise("a") })
 			for _, b := range s.bad {
 				t.Error(b)
 			}
-			if s.asked > 0 {
-				t.Errorf("the host was asked to reboot all the same: %v", s.log)
+			if s.asked > 0 || !changed {
+				t.Errorf("changed %v, the host was asked to reboot %d times: %v", changed, s.asked, s.log)
 			}
-		})
+		}
+		if !c.ofNode {
+			t.Run(name, func(t *testing.T) { check(t, "brake", false) })
+		}
+		t.Run(name+", later", func(t *testing.T) { check(t, "node", true) })
 	}
+}
+
+// The last check reads the Node but for what a write has just read, and counts from then.
+func TestTheNodeOfTheLastCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		a := s.agent(func() {}).agent
+		read := func(age time.Duration) (holds bool) {
+			t.Helper()
+			s.with(func() { s.node.Hold = "" })
+			written := time.Now()
+			a.update(func(w *world) { w.setNode(s.node, true); w.read = written })
+			pass(age)
+			s.with(func() { s.node.Hold, s.node.ResourceVersion = "wait", s.next() }) // and no watch tells of it
+			began, err := a.readNode(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			holds = a.world.node.Hold != ""
+			if want := map[bool]time.Time{false: written, true: time.Now()}[holds]; !began.Equal(want) {
+				t.Errorf("it counts from %v, want %v", began, want)
+			}
+			return holds
+		}
+		if read(nodeAge - 1) {
+			t.Error("what was written just now is read again")
+		}
+		if !read(nodeAge) {
+			t.Error("what was written long ago is not read again")
+		}
+	})
 }
 
 // A slot that an earlier Node of this name holds is no permission, and is freed once the host is calm.

@@ -656,11 +656,31 @@ func TestWhatTheWatchBringsDuringAQuorumReadIsNotLost(t *testing.T) {
 	})
 }
 
+// What the watches bring first is what an agent begins with; when they bring nothing, it asks.
+func TestAStartWithoutNewsFromTheWatches(t *testing.T) {
+	s := newSim(t)
+	s.boot, s.node.BootID = 2, "boot-2"
+	text, err := (&Record{
+		Version: RecordVersion, Cycle: "c", Attempt: 1, Phase: Rebooting, BootID: "boot-1", Cordon: CordonBaton, Slot: "slot-workers-0", Settings: testSettings(),
+	}).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.node.Record, s.node.Phase, s.node.Unschedulable = text, "rebooting", true
+	s.slot.Holder, s.slot.HolderUID, s.slot.Nominee, s.slot.Cycle, s.slot.Attempt, s.slot.BootID = "n1", s.node.UID, s.node.UID, "c", 1, "boot-1"
+	s.lag = func() time.Duration { return time.Hour }
+	s.live(time.Minute, func() {})
+	if n, sl, _ := s.state(); n.Unschedulable || n.Record != "" || sl.Holder != "" {
+		t.Errorf("the node is not home: %+v, %+v", n, sl)
+	}
+}
+
 func TestTroubleThatIsOverIsNotShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)
 		a := s.agent(func() {}).agent
 		a.SetPolicy(s.policy())
+		a.world.stale = true
 		s.away = true
 		if _, err := a.turn(t.Context()); err == nil || a.Status().Trouble == "" {
 			t.Errorf("error %v, trouble %q", err, a.Status().Trouble)

@@ -23,7 +23,8 @@ type world struct {
 	node      Node
 	parsed    parsed // what its record and its history say
 	exists    bool
-	known     bool // the Node was read at least once
+	known     bool      // the slots, and then the Node, were read at least once
+	read      time.Time // when the Node was asked for last by quorum: a write of it is such a question, too
 	slots     map[string]Slot
 	stale     bool      // read the Node and the slots by quorum before the next decision
 	refreshAt time.Time // the same, at that time: something older than what is known came by
@@ -72,12 +73,21 @@ func (a *Agent) nodeChanged(n Node, exists bool) {
 			w.recheck()
 			return
 		}
+		first := !w.known
 		w.setNode(n, exists)
+		if !first {
+			return
+		}
+		w.refreshAt = time.Time{}
+		if r := w.parse().record; r != nil && r.Slot != "" {
+			_, named := w.slots[r.Slot]
+			w.stale = !named // the label may have been taken off, by which it is found
+		}
 	})
 }
 
 func (w *world) setNode(n Node, exists bool) {
-	if exists && n.UID != w.node.UID {
+	if exists && w.known && n.UID != w.node.UID {
 		w.slots, w.stale = nil, true // another Node of the same name: nothing known of the old one's slots is ours
 	}
 	if !exists {
@@ -142,7 +152,8 @@ func (a *Agent) readSentinel(ctx context.Context) {
 const readingSentinels = "reading the sentinels"
 
 // refresh reads slots and Node by quorum, in this order, when what is known may not be true. A slot that was read
-// before the Node is never newer than what the Node says about it.
+// before the Node is never newer than what the Node says about it. At the start the watches do that in the same order: what they
+// bring first is read by quorum, too.
 func (a *Agent) refresh(ctx context.Context) error {
 	a.mu.Lock()
 	w := &a.world
@@ -161,14 +172,17 @@ func (a *Agent) refresh(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	asked := time.Now()
 	slots, n, err := a.read(ctx)
 	if err != nil && !errors.Is(err, ErrGone) {
 		return err
 	}
 	exists := err == nil
+	a.slotsKnown()
 	a.update(func(w *world) {
 		again := w.news != news && !w.agrees(n, exists, slots) // is it the latest?
 		w.setNode(n, exists)
+		w.read = asked
 		for name, have := range w.slots {
 			w.slots[name] = Slot{Name: name, ResourceVersion: have.ResourceVersion} // known as old, if it is not named now
 		}

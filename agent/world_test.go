@@ -84,9 +84,9 @@ type sim struct {
 
 	reboots   int
 	effects   int
-	asked     int    // reboots that the host was asked for
-	gap       bool   // something happens between the last look and the call to the host, which nothing can close
-	lastCheck func() // runs when the last check begins: in the first quorum read of the Node in Rebooting
+	asked     int               // reboots that the host was asked for
+	gap       bool              // something happens between the last look and the call to the host, which nothing can close
+	lastCheck func(what string) // runs in the last check: when the Node is read in Rebooting, and when the brake is
 	log       []string
 	events    []string // reason, first word, whether it warns
 	landed    []string // late writes that took hold
@@ -400,9 +400,7 @@ func (s simNode) Get(ctx context.Context) (Node, error) {
 	if !s.exists {
 		return Node{}, ErrGone
 	}
-	if s.lastCheck != nil && s.node.Phase == "rebooting" {
-		s.lastCheck()
-	}
+	s.checks("node")
 	return s.node, nil
 }
 
@@ -523,6 +521,13 @@ func (s simNode) Event(_ context.Context, _ Node, warning bool, reason, message 
 	word, _, _ := strings.Cut(message, ":")
 	s.events = append(s.events, fmt.Sprintf("%s %s %v", reason, word, warning))
 	return nil
+}
+
+// checks is passed by what the last check asks. The caller holds the lock.
+func (s *sim) checks(what string) {
+	if s.lastCheck != nil && s.node.Phase == "rebooting" {
+		s.lastCheck(what)
+	}
 }
 
 type simSlots struct{ *life }
@@ -927,6 +932,7 @@ func (s simMarshal) Paused(ctx context.Context, _ string) (string, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.checks("brake")
 	return s.paused, nil
 }
 

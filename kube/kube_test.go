@@ -164,6 +164,28 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// What an API server without streamed lists has in its cache may be older than the watch.
+func TestWatchBeginsWithAQuorumRead(t *testing.T) {
+	configMaps := someConfigMaps(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var asked []string
+	list := func(ctx context.Context, o metav1.ListOptions) (*corev1.ConfigMapList, error) {
+		asked = append(asked, o.ResourceVersion)
+		return configMaps.List(ctx, o)
+	}
+	watching := func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		if o.SendInitialEvents != nil {
+			return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("ListOptions").GroupKind(), "", nil)
+		}
+		return configMaps.Watch(ctx, o)
+	}
+	_ = Watch(ctx, list, watching, Selection{}, &corev1.ConfigMap{}, func(map[string]*corev1.ConfigMap) { cancel() }, func(err error) { t.Log(err) })
+	if !slices.Equal(asked, []string{""}) {
+		t.Errorf("lists at %q, want one at no version", asked)
+	}
+}
+
 // An API server that is restored from a backup counts versions anew from where it was.
 func TestWatchTellsOfARestore(t *testing.T) {
 	s, err := apitest.Run()

@@ -29,7 +29,7 @@ type WatchFunc func(ctx context.Context, opts metav1.ListOptions) (watch.Interfa
 type Selection struct{ Labels, Fields string }
 
 // Watch calls apply with all the selected objects, keyed by namespace/name, whenever one of them changes, and once at
-// the beginning. The map is Watch's own: apply reads it before it returns and does not keep it. Watch returns when ctx
+// the beginning, with what a quorum read begun after Watch would find at least. The map is Watch's own: apply reads it before it returns and does not keep it. Watch returns when ctx
 // ends; what goes wrong on the way is retried, and told to onError; [ErrRestored] is, too.
 func Watch[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf WatchFunc, sel Selection, expected T,
 	apply func(map[string]T), onError func(error),
@@ -50,6 +50,9 @@ func Reflect[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf 
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			line.listed()
+			if o.ResourceVersion == "0" {
+				o.ResourceVersion = "" // a server without streamed lists would answer from its cache, however old
+			}
 			l, err := list(ctx, narrow(o))
 			if err != nil {
 				onError(fmt.Errorf("listing: %w", err))

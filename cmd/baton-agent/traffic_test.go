@@ -20,6 +20,7 @@ import (
 func TestTraffic(t *testing.T) {
 	t.Parallel()
 	for name, trace := range map[string]func(*testing.T){
+		"a start is two watches, that of the slots first":                                      twoWatches,
 		"a connection that died without a word is given up within 10 s, and nothing is missed": deadConnection,
 		"after a black hole the agent goes on":                                                 blackHole,
 		"a watch that is cut begins anew, and nothing is missed":                               cutWatch,
@@ -83,6 +84,17 @@ func delays(rs []*badline.Request) (out []time.Duration) {
 func (s *site) request(m *machine) {
 	s.Helper()
 	s.annotate(m.name, "kubebaton.io/request", "test")
+}
+
+// twoWatches: what they bring first is as good as a read by quorum, and the Node is not to be older than the slots.
+func twoWatches(t *testing.T) {
+	_, _, line := idle(t, "start")
+	rs := line.Requests()
+	if len(rs) != 2 || !ownSlots(rs[0]) || !ownNode(rs[1]) {
+		for _, r := range rs {
+			t.Errorf("%s %s?%s", r.Method, r.Path, r.Query.Encode())
+		}
+	}
 }
 
 func deadConnection(t *testing.T) {
@@ -152,8 +164,8 @@ func kindOf(r *badline.Request) string {
 		return "a write of the Node"
 	case r.Method == http.MethodPut && strings.Contains(r.Path, "/leases/slot-"):
 		return "a write of a slot"
-	case r.Method == http.MethodGet && strings.HasPrefix(r.Path, "/api/v1/nodes/"):
-		return "a read of the Node"
+	case r.Method == http.MethodGet && strings.Contains(r.Path, "/leases/slot-"):
+		return "a read of a slot"
 	case !strings.HasSuffix(r.Path, "/eviction"):
 		return ""
 	case r.Query.Get("dryRun") == metav1.DryRunAll:

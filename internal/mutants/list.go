@@ -211,6 +211,10 @@ func ofTheLoop() []mutant {
 			old: "	return o.Now.Add(-o.Skew).Sub(s.Renewed).Abs() < heartbeat", new: "	return o.fresh(s.Renewed, heartbeat)",
 		},
 		{
+			name: "the last check goes by what was read of the Node long ago", file: apply, test: "TestTheNodeOfTheLastCheck",
+			old: "	if time.Since(read) < nodeAge {", new: "	if !read.IsZero() {",
+		},
+		{
 			name: "an answered question shortens the delay after a failed write", file: agent, test: "TestHazards/an_API_server_that_takes_no_writes",
 			old: "		return !asks(d.Do), nil", new: "		return true, nil",
 		},
@@ -271,6 +275,14 @@ func ofTheSlots() []mutant {
 		{
 			name: "a slot is written on whatever version is there: taking without CAS", file: store, pkg: "internal/search", test: "TestSearch/searches/nothing_breaks_2",
 			old: "	from.write(to, l)\n", new: "	from.write(to, l)\n	if now, err := s.leases.Get(ctx, l.Name, metav1.GetOptions{}); err == nil {\n		l.ResourceVersion = now.ResourceVersion\n	}\n",
+		},
+		{
+			name: "at the start the Node is read before the slots", file: agent, test: "TestTraffic/a_start_is_two_watches", pkg: "cmd/baton-agent",
+			old: "	case <-a.slotsRead:\n		return", new: "	default:\n		return",
+		},
+		{
+			name: "a process that starts finds a held slot by its label only", file: world, test: "TestASlotWithoutItsLabel",
+			old: "			w.stale = !named //", new: "			w.stale = !named && false //",
 		},
 		{
 			name: "a held slot is found by its label only", file: world, test: "TestASlotWithoutItsLabel",
