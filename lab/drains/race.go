@@ -29,6 +29,20 @@ func (h heat) total() time.Duration { return h.to.Sub(h.from) }
 // above is the time that the drain took and the slowest pod did not.
 func (h heat) above() time.Duration { return h.total() - slowest(h.lives) }
 
+// parts say where that time lies: until the last pod was asked to go, and from the end of the last one to the tool's word.
+func (h heat) parts() (asking, noticing time.Duration) {
+	var asked, gone time.Time
+	for _, l := range h.lives {
+		if l.ending.After(asked) {
+			asked = l.ending
+		}
+		if l.gone.After(gone) {
+			gone = l.gone
+		}
+	}
+	return asked.Sub(h.from), h.to.Sub(gone)
+}
+
 // failed is the tool's error, without all that it says about each of many pods.
 func (h heat) failed() error {
 	if h.err == nil || len(h.err.Error()) <= maxError {
@@ -145,8 +159,9 @@ func (b *bench) heat(ctx context.Context, t tool, n int, e ends) (h heat, r Requ
 		if r, err = b.requests(t, h); err != nil {
 			return h, r, err
 		}
-		b.say("%-8s %d pods in %.2f s, %.2f s of it above the slowest pod's own end, %d requests",
-			t.name, n, h.total().Seconds(), h.above().Seconds(), r.Total)
+		asking, noticing := h.parts()
+		b.say("%-8s %d pods in %.2f s, %.2f s of it above the slowest pod's own end (the last was asked after %.2f s, its end noticed after %.2f s), %d requests",
+			t.name, n, h.total().Seconds(), h.above().Seconds(), asking.Seconds(), noticing.Seconds(), r.Total)
 		if h.late {
 			b.say("%-8s the watch was cut: that was no measurement", t.name)
 		}
