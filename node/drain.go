@@ -74,6 +74,7 @@ type Drainer struct {
 	metrics     *metrics
 	log         *slog.Logger
 	volumes     volumes
+	budgeted    budgets
 }
 
 // NewDrainer checks cfg and names all its faults.
@@ -207,6 +208,7 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		snapshots: snapshots,
 		facts:     func(ctx context.Context, pods []*corev1.Pod) (Facts, error) { return d.facts(ctx, pods, s) },
 		volumes:   d.bound,
+		budgets:   d.lately,
 		evict:     func(ctx context.Context, p PodPlan) error { return d.evict(ctx, p, s.Grace) },
 		confirm:   func(ctx context.Context) ([]*corev1.Pod, error) { return listPods(ctx, d.clientset, d.node) },
 		detached: func(ctx context.Context, left []*corev1.Pod, waiting func(string)) (string, bool) {
@@ -260,7 +262,8 @@ func (d *Drainer) post(e *policyv1.Eviction) *rest.Request {
 type effects struct {
 	snapshots <-chan []*corev1.Pod // all pods of the node, after each change
 	facts     func(context.Context, []*corev1.Pod) (Facts, error)
-	volumes   func(context.Context, []*corev1.Pod) (bound, unread map[string]string) // of facts, for pods that are new
+	volumes   func(context.Context, []*corev1.Pod) (bound, unread map[string]string)       // of facts, for pods that are new
+	budgets   func(context.Context, []*corev1.Pod) ([]policyv1.PodDisruptionBudget, error) // of the pods, at the beginning
 	evict     func(context.Context, PodPlan) error
 	confirm   func(context.Context) ([]*corev1.Pod, error) // what a snapshot shows, asked for
 	// detached waits until the volumes of others than these pods are off the node; waited tells that it took time.
@@ -286,11 +289,21 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 	var told DrainView
 	var last []*corev1.Pod
 	look := func() error {
+		first := !st.seen
 		f, err := e.know(ctx, st, last)
-		if err == nil {
-			st.observe(last, f, time.Now())
+		if err != nil {
+			return err
 		}
-		return err
+		st.observe(last, f, time.Now())
+		if !first {
+			return nil
+		}
+		if budgets, err := e.budgets(ctx, last); err != nil {
+			d.log.Debug("looking at the disruption budgets: every controller begins with one eviction", "err", err)
+		} else {
+			st.learn(budgets)
+		}
+		return nil
 	}
 	for {
 		select {

@@ -39,7 +39,8 @@ type world struct {
 	left      string       // volumes
 	detach    func() bool  // called when volumes are awaited; tells that it took time
 	views     []DrainView
-	unusual   func(context.Context) error // in place of an answer
+	budgets   []policyv1.PodDisruptionBudget // nil: they cannot be read
+	unusual   func(context.Context) error    // in place of an answer
 }
 
 func newWorld(pods ...*corev1.Pod) *world {
@@ -136,6 +137,12 @@ func (w *world) drain(t *testing.T, limit time.Duration, s DrainSettings) error 
 		volumes: func(context.Context, []*corev1.Pod) (bound, unread map[string]string) {
 			return w.facts.Bound, w.facts.Unread
 		},
+		budgets: func(context.Context, []*corev1.Pod) ([]policyv1.PodDisruptionBudget, error) {
+			if w.budgets == nil {
+				return nil, errors.New("they cannot be read")
+			}
+			return w.budgets, nil
+		},
 		confirm: func(context.Context) ([]*corev1.Pod, error) {
 			if w.confirm == nil {
 				return nil, nil
@@ -200,6 +207,51 @@ func TestPeer5_ABudgetThatNeverAllowsIsAskedFourTimesAMinuteWhateverTheNumberOfP
 			t.Errorf("progress told %d times of the same thing: %v", len(w.views), w.views)
 		}
 	})
+}
+
+// TestFirstEvictions: how many are asked for at once, before the first answer.
+func TestFirstEvictions(t *testing.T) {
+	web := func(name string, allows int32) policyv1.PodDisruptionBudget {
+		return policyv1.PodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+			Spec:       policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
+			Status:     policyv1.PodDisruptionBudgetStatus{DisruptionsAllowed: allows},
+		}
+	}
+	app := func(p *corev1.Pod) { p.Labels = map[string]string{"app": "web"} }
+	other := web("other", 9)
+	other.Spec.Selector.MatchLabels["app"] = "other"
+	for name, c := range map[string]struct {
+		pods    int
+		budgets []policyv1.PodDisruptionBudget
+		want    int
+	}{
+		"one, when the budgets cannot be read":           {40, nil, 1},
+		"all, when no budget covers them":                {40, []policyv1.PodDisruptionBudget{other}, 40},
+		"no more than may be in flight":                  {80, []policyv1.PodDisruptionBudget{other}, DefaultConcurrency},
+		"so many as their budget allows":                 {40, []policyv1.PodDisruptionBudget{web("web", 7), other}, 7},
+		"one, when their budget allows none":             {40, []policyv1.PodDisruptionBudget{web("web", 0)}, 1},
+		"one, when two budgets cover them, an error 500": {40, []policyv1.PodDisruptionBudget{web("web", 7), web("too", 7)}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(many(c.pods, app)...)
+				w.budgets, w.latency = c.budgets, time.Second
+				if err := w.drain(t, time.Hour, DrainSettings{}); err != nil {
+					t.Fatal(err)
+				}
+				first := 0
+				for _, asked := range w.asked {
+					if strings.HasPrefix(asked, "0s ") {
+						first++
+					}
+				}
+				if first != c.want {
+					t.Errorf("%d were asked for at once, want %d", first, c.want)
+				}
+			})
+		})
+	}
 }
 
 func TestRunBudgets(t *testing.T) {

@@ -88,6 +88,38 @@ func (d *Drainer) preflight(ctx context.Context, pods []*corev1.Pod, plans []Pod
 	return warnings, nil
 }
 
+// budgetAge is how long a drain goes by the budgets that a preflight has read. They only say how many evictions it begins with.
+const budgetAge = 30 * time.Second
+
+// budgets are those that were read last.
+type budgets struct {
+	mu   sync.Mutex
+	at   time.Time
+	seen []policyv1.PodDisruptionBudget
+}
+
+func (b *budgets) keep(seen []policyv1.PodDisruptionBudget) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.at, b.seen = time.Now(), seen
+}
+
+func (b *budgets) last() (seen []policyv1.PodDisruptionBudget, fresh bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.seen, !b.at.IsZero() && time.Since(b.at) < budgetAge
+}
+
+// lately are the budgets as they were just before a drain, which a preflight has read, or else as they are.
+func (d *Drainer) lately(ctx context.Context, pods []*corev1.Pod) ([]policyv1.PodDisruptionBudget, error) {
+	if seen, fresh := d.budgeted.last(); fresh {
+		return seen, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, preflightTime)
+	defer cancel()
+	return d.budgets(ctx, pods)
+}
+
 // budgets are the disruption budgets of the namespaces of pods that a reboot would take away, from the API server's cache: advice
 // need not be newer than that.
 func (d *Drainer) budgets(ctx context.Context, pods []*corev1.Pod) ([]policyv1.PodDisruptionBudget, error) {
@@ -116,6 +148,7 @@ func (d *Drainer) budgets(ctx context.Context, pods []*corev1.Pod) ([]policyv1.P
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	d.budgeted.keep(all)
 	return all, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -182,6 +183,17 @@ func (w *drainWorld) observe() {
 	w.st.observe(slices.Collect(maps.Values(w.pods)), w.facts, w.now)
 }
 
+// budgets are some that cover every pod, or none.
+func (w *drainWorld) budgets() []policyv1.PodDisruptionBudget {
+	all := make([]policyv1.PodDisruptionBudget, w.r.IntN(3))
+	for i := range all {
+		all[i].Namespace, all[i].Name = "shop", fmt.Sprint("budget-", i)
+		all[i].Spec.Selector = &metav1.LabelSelector{}
+		all[i].Status.DisruptionsAllowed = int32(w.r.IntN(5)) //nolint:gosec // small
+	}
+	return all
+}
+
 // ask lets the rota begin evictions, and judges each.
 func (w *drainWorld) ask() {
 	held := ""
@@ -278,6 +290,10 @@ func TestDrainProperties(t *testing.T) {
 			w.st = newRota(DrainSettings{Policy: w.policy, Begun: w.now}, 1+w.r.IntN(4))
 			for range 8 {
 				w.event()
+			}
+			w.observe()
+			if w.r.IntN(2) == 0 {
+				w.st.learn(w.budgets())
 			}
 			for range 200 {
 				w.observe()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -40,7 +41,7 @@ func (b *backoff) refused(now time.Time, least time.Duration) {
 // those of that budget.
 type group struct {
 	backoff
-	limit    int // in flight at most: grows by one with each acceptance
+	limit    int // in flight at most: grows by one with each acceptance; where budgets are not known it begins with one
 	inFlight int
 	budgeted bool    // a budget has refused: one at a time from then on
 	refusal  string  // its words, "" while it allows
@@ -139,6 +140,32 @@ func (st *rota) observe(pods []*corev1.Pod, f Facts, now time.Time) {
 	if st.remaining() == 0 && !wasEmpty {
 		st.repliesBy = now.Add(lastReplies)
 	}
+}
+
+// learn takes the disruption budgets of the pods, before any of them is asked to go. Pods that none covers need not be asked for one
+// by one, to find out; those that one covers share its luck from the beginning, and so many of them are asked as it allows.
+func (st *rota) learn(budgets []policyv1.PodDisruptionBudget) {
+	for _, p := range st.pods {
+		var by []*policyv1.PodDisruptionBudget
+		for i := range budgets {
+			if covers(&budgets[i], p.pod) {
+				by = append(by, &budgets[i])
+			}
+		}
+		switch {
+		case len(by) == 0 && st.budgetOf[p.owner] == "":
+			st.groupFor(p.owner).limit = st.limit
+		case len(by) == 1:
+			st.under(p, by[0].Name).limit = max(1, int(by[0].Status.DisruptionsAllowed))
+		}
+	}
+}
+
+// under puts a pod, and those of its controller, under a budget.
+func (st *rota) under(p *podState, budget string) *group {
+	p.budget = "budget/" + p.Namespace + "/" + budget
+	st.budgetOf[p.owner] = p.budget
+	return st.groupFor(p.budget)
 }
 
 func (st *rota) planOf(p *corev1.Pod) PodPlan { return planPod(p, st.policy, st.facts, st.how) }
@@ -299,13 +326,10 @@ func (st *rota) allowed(g *group) {
 }
 
 func (st *rota) refusedByBudget(p *podState, a answer, now time.Time) {
-	key, words := p.owner, a.message
+	g, words := st.groupFor(p.owner), a.message
 	if a.budget != "" {
-		words = fmt.Sprintf("disruption budget %s/%s %s", p.Namespace, a.budget, a.message)
-		key = "budget/" + p.Namespace + "/" + a.budget
-		p.budget, st.budgetOf[p.owner] = key, key
+		g, words = st.under(p, a.budget), fmt.Sprintf("disruption budget %s/%s %s", p.Namespace, a.budget, a.message)
 	}
-	g := st.groupFor(key)
 	g.limit, g.budgeted, g.refusal = 1, true, words
 	if !now.Before(g.notBefore) {
 		g.refused(now, a.after)

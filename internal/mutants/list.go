@@ -413,6 +413,10 @@ func ofTheNode() []mutant {
 			old: "t <= downtime {", new: "t < 0 {",
 		},
 		{
+			name: "a drain begins as if there were no budgets", file: rota, test: "TestFirstEvictions",
+			old: "max(1, int(by[0].Status.DisruptionsAllowed))", new: "st.limit",
+		},
+		{
 			name: "a budget is asked five times a second", file: rota, test: "TestPeer5",
 			old: "	b.notBefore = now.Add(wait + rand.N(wait/5+1))", new: "	b.notBefore = now.Add(200*time.Millisecond + 0*rand.N(wait/5+1))",
 		},
