@@ -113,17 +113,25 @@ func planPod(pod *corev1.Pod, p Policy, f Facts, how stance) PodPlan {
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
 		pp.grace = time.Duration(*s) * time.Second
 	}
-	v := judge(pod, p, f)
-	switch {
-	case v.decision != DecisionEvict:
-	case how.stay && !v.told && lostByReboot(pod, f) == "":
-		v = verdict{decision: DecisionRideThrough, reason: ReasonMode, message: how.why}
-	default:
-		v = ripens(pod, v, p, f)
+	v := decide(pod, p.of(pod), f, how)
+	if without := decide(pod, p, f, how); v.differs(without) && v.reason != ReasonRule && v.reason != ReasonMode {
+		v.message += "; a rule of the configuration wants it so"
 	}
 	pp.Decision, pp.Reason, pp.Message, pp.Until = v.decision, v.reason, v.message, v.until
 	pp.Impact = impact(pod, v.decision, f)
 	return pp
+}
+
+// decide is what becomes of a pod by the policy that is in force for it.
+func decide(pod *corev1.Pod, p Policy, f Facts, how stance) verdict {
+	v := judge(pod, p, f)
+	switch {
+	case v.decision != DecisionEvict:
+		return v
+	case how.stay && !v.told && lostByReboot(pod, f) == "":
+		return verdict{decision: DecisionRideThrough, reason: ReasonMode, message: how.why}
+	}
+	return ripens(pod, v, p, f)
 }
 
 // judge is the answer of the first filter that decides about the pod. An eviction is decided at once only by those who know the pod;
@@ -158,6 +166,8 @@ type verdict struct {
 	until                     time.Time
 	told                      bool // by somebody who knows the pod: the mode of the drain does not matter
 }
+
+func (v verdict) differs(w verdict) bool { return v.decision != w.decision || !v.until.Equal(w.until) }
 
 // filter decides about a pod, or leaves it to those after it.
 type filter func(*corev1.Pod, Policy, Facts) (verdict, bool)
@@ -221,22 +231,16 @@ func annotated(p *corev1.Pod, _ Policy, f Facts) (verdict, bool) {
 	return v, ok
 }
 
+// ruled is the word of a rule that does not go into why.
 func ruled(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
-	i := slices.IndexFunc(pol.Rules, func(r Rule) bool { return r.matches(p.Namespace, p.Labels) })
-	if i < 0 {
-		return verdict{}, false
-	}
-	do := pol.Rules[i].Do
-	message := "a rule of the configuration says " + do
-	switch {
-	case do == DoDelete:
+	do := pol.Do
+	if do == DoDelete {
 		do = DoEvict
-	case do == DoEvict && metav1.GetControllerOf(p) == nil: // it would be lost, and for that there is a word of its own
-		return verdict{}, false
 	}
-	v := as(p, f, do, ReasonRule, message)
+	v := as(p, f, do, ReasonRule, "a rule of the configuration says "+pol.Do)
 	v.told = true
-	return v, true
+	lost := pol.Do == DoEvict && metav1.GetControllerOf(p) == nil // for that there is a word of its own
+	return v, pol.Do != "" && !lost
 }
 
 // untouchable is the word of the pod's owner to other tools.
