@@ -61,7 +61,7 @@ func drainSettings(d config.Drain) node.DrainSettings {
 		Volumes: time.Duration(d.VolumeTimeout),
 	}
 	for _, r := range d.Rules {
-		rule := node.Rule{Namespaces: r.Namespaces, Policy: podPolicy(d)}
+		rule := node.Rule{Namespaces: r.Namespaces, Policy: podPolicy(d.Under(r))}
 		rule.Policy.Do = r.Do
 		selector, err := metav1.LabelSelectorAsSelector(&r.PodSelector)
 		if err != nil { // Parse has seen to it that there is none
