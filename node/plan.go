@@ -297,17 +297,22 @@ func job(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 	return v, true
 }
 
-// emptyDir looks for data on disk: what lies in memory is a cache, or gone with any restart of its container.
+// emptyDir looks for data on disk: what lies in memory ends with the boot anyway.
 func emptyDir(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 	if pol.EmptyDir == "" || pol.EmptyDir == DoEvict {
 		return verdict{}, false
 	}
 	for _, v := range p.Spec.Volumes {
-		if v.EmptyDir != nil && v.EmptyDir.Medium != corev1.StorageMediumMemory {
+		if v.EmptyDir != nil && outlasts(v.EmptyDir.Medium) {
 			return as(p, f, pol.EmptyDir, ReasonEmptyDir, "it keeps data in the emptyDir "+v.Name), true
 		}
 	}
 	return verdict{}, false
+}
+
+// outlasts tells whether what a medium holds is there after a boot. Of one that is not known it may be.
+func outlasts(m corev1.StorageMedium) bool {
+	return m != corev1.StorageMediumMemory && m != corev1.StorageMediumHugePages && !strings.HasPrefix(string(m), string(corev1.StorageMediumHugePagesPrefix))
 }
 
 func controlled(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
@@ -416,6 +421,11 @@ func lostByReboot(p *corev1.Pod, f Facts) string {
 	for _, c := range p.Spec.Containers {
 		if c.RestartPolicy != nil && *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
 			return fmt.Sprintf("restartPolicy %s of container %s does not start it again", *c.RestartPolicy, c.Name)
+		}
+	}
+	for _, c := range p.Spec.InitContainers { // they run anew, when not all may be there yet that they need
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyNever {
+			return fmt.Sprintf("restartPolicy Never of init container %s ends it if that fails after the boot", c.Name)
 		}
 	}
 	if len(p.Spec.ResourceClaims) > 0 || p.Status.ExtendedResourceClaimStatus != nil {

@@ -171,7 +171,7 @@ func unmanagedCases() []planCase {
 }
 
 func ridingCases() []planCase {
-	never := corev1.ContainerRestartPolicyNever
+	never, always := corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyAlways
 	block := func(why string) PodPlan {
 		return PodPlan{
 			Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Impact: ImpactNone,
@@ -193,6 +193,12 @@ func ridingCases() []planCase {
 		{"nor a resource claim", pod("a", func(p *corev1.Pod) { p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}} }), ride, Facts{}, block("it holds a device through a resource claim")},
 		{"nor restartPolicy OnFailure", pod("a", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure }), ride, Facts{}, block("restartPolicy OnFailure does not start it again")},
 		{"nor a container's own restartPolicy Never", pod("a", func(p *corev1.Pod) { p.Spec.Containers[0].RestartPolicy = &never }), ride, Facts{}, block("restartPolicy Never of container main does not start it again")},
+		{"nor does one of an init container, which fails for good if it does right after the boot", pod("a", func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "i", RestartPolicy: &never}}
+		}), ride, Facts{}, block("restartPolicy Never of init container i ends it if that fails after the boot")},
+		{"a sidecar rides through", pod("a", func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "i", RestartPolicy: &always}}
+		}), ride, Facts{}, rides(ReasonUnmanagedPod, "it has no controller: it comes back with the node")},
 		{"a node that was back long before the cluster deletes it", pod("a", tolerating(300)), ride, away(time.Minute, time.Minute, 3*time.Minute), rides(ReasonUnmanagedPod, "it has no controller: it comes back with the node")},
 		{"a node that may be away for longer than it is tolerated", pod("a", tolerating(300)), ride, slow, block(late)},
 		{
@@ -233,6 +239,7 @@ func dataCases() []planCase {
 		{"data in an emptyDir ends with its pod", db(onDisk("")), Policy{}, Facts{}, plan(DecisionEvict, ReasonController, "StatefulSet db re-creates it elsewhere", ImpactMoved)},
 		{"unless the setting says that it rides through", db(onDisk("")), Policy{EmptyDir: DoRideThrough}, Facts{}, plan(DecisionRideThrough, ReasonEmptyDir, keeps, ImpactDowntime)},
 		{"or blocks", db(onDisk("")), Policy{EmptyDir: DoBlock}, Facts{}, plan(DecisionBlock, ReasonEmptyDir, keeps, ImpactNone)},
+		{"an emptyDir in huge pages is no data on disk", db(onDisk("HugePages-2Mi")), Policy{EmptyDir: DoBlock}, Facts{}, plan(DecisionEvict, ReasonController, "StatefulSet db re-creates it elsewhere", ImpactMoved)},
 		{"an emptyDir in memory is no data", db(onDisk(corev1.StorageMediumMemory)), Policy{EmptyDir: DoBlock}, Facts{}, plan(DecisionEvict, ReasonController, "StatefulSet db re-creates it elsewhere", ImpactMoved)},
 	}
 }
