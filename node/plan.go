@@ -284,10 +284,9 @@ func job(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 		return verdict{}, false
 	}
 	v := as(p, f, cmp.Or(pol.Jobs, DoEvict), ReasonJob, "it belongs to Job "+owner.Name)
-	if v.decision != DecisionWait || pol.JobsFor == 0 {
-		return v, true
-	}
-	if f.Begun.IsZero() {
+	data, _ := emptyDir(p, pol, f)
+	endless := data.decision == DecisionWait || data.decision == DecisionBlock // it would not be evicted then either
+	if v.decision != DecisionWait || pol.JobsFor == 0 || f.Begun.IsZero() || endless {
 		return v, true
 	}
 	v.until = f.Begun.Add(pol.JobsFor)

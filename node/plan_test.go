@@ -477,6 +477,12 @@ func severalCases() []planCase {
 			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report", ImpactUntilEnd),
 		},
 		{
+			"what would be kept by its data is awaited for as long as the drain lasts, and nobody is evicted meanwhile", task(onDisk("")),
+			Policy{Jobs: DoWait, JobsFor: 10 * time.Minute, EmptyDir: DoBlock},
+			Facts{Now: noon, Begun: noon.Add(-time.Minute)},
+			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report", ImpactUntilEnd),
+		},
+		{
 			"nobody objects: the first that has something to say is the reason", task(onDisk("")),
 			Policy{},
 			local,

@@ -38,10 +38,10 @@ func (w *drainWorld) rarely(n int) bool { return w.r.IntN(n) == 0 }
 func (w *drainWorld) draw() Policy {
 	words := []string{DoEvict, DoEvict, DoEvict, DoWait, DoRideThrough, DoBlock}
 	p := Policy{
-		Unmanaged: w.pick(words...), LocalVolumes: w.pick(words...), EmptyDir: w.pick(words...), Jobs: w.pick(words...), Annotated: w.pick(words...),
+		Unmanaged: w.pick(words...), LocalVolumes: w.pick(words...), EmptyDir: w.pick(words...), Jobs: w.pick(append(words, DoWait, DoWait)...), Annotated: w.pick(words...),
 	}
 	if w.rarely(2) {
-		p.JobsFor, p.MinAge = time.Duration(20+w.r.IntN(20))*time.Second, time.Duration(10+w.r.IntN(20))*time.Second
+		p.JobsFor, p.MinAge = time.Duration(20+w.r.IntN(100))*time.Second, time.Duration(10+w.r.IntN(20))*time.Second
 	}
 	return p
 }
@@ -73,7 +73,7 @@ func (w *drainWorld) come(name string) {
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}}},
 		Status:     corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &metav1.Time{Time: w.now}},
 	}
-	if kind := w.pick("ReplicaSet", "ReplicaSet", "ReplicaSet", "Job", "DaemonSet", ""); kind != "" {
+	if kind := w.pick("ReplicaSet", "ReplicaSet", "ReplicaSet", "Job", "Job", "DaemonSet", ""); kind != "" {
 		yes := true
 		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: kind, Name: "of-" + name, UID: "1", Controller: &yes}}
 	}
@@ -92,7 +92,7 @@ func (w *drainWorld) come(name string) {
 	if w.rarely(3) {
 		p.Labels["ruled"] = w.pick("yes", "too")
 	}
-	if w.rarely(5) {
+	if w.rarely(3) {
 		onDisk("")(p)
 	}
 	if w.rarely(8) {
@@ -148,7 +148,9 @@ func (w *drainWorld) wishes(p *corev1.Pod) (all []string, told bool) {
 	if w.facts.Bound[string(p.UID)] != "" || w.facts.Unread[string(p.UID)] != "" {
 		all = append(all, policy.LocalVolumes)
 	}
-	limited := policy.JobsFor > 0 && policy.Jobs == DoWait
+	data, returns := len(p.Spec.Volumes) > 0, len(p.Spec.Containers[0].Resources.Limits) == 0
+	kept := data && (policy.EmptyDir == DoWait || policy.EmptyDir == DoBlock || policy.EmptyDir == DoRideThrough && !returns)
+	limited := policy.JobsFor > 0 && policy.Jobs == DoWait && !kept
 	switch over := w.now.Sub(w.begun) >= policy.JobsFor; {
 	case owner == nil || owner.Kind != "Job" || limited && over:
 	case limited:
@@ -156,7 +158,7 @@ func (w *drainWorld) wishes(p *corev1.Pod) (all []string, told bool) {
 	default:
 		all = append(all, policy.Jobs)
 	}
-	if len(p.Spec.Volumes) > 0 {
+	if data {
 		all = append(all, policy.EmptyDir)
 	}
 	return all, false
