@@ -96,6 +96,15 @@ func (k *checker) checkObject(fields map[string]any, at, key string) map[string]
 			k.fault(join(at, name), "", "unknown field: there are "+strings.Join(known, ", "))
 		}
 	}
+	if whole := k.fields[key].whole; whole != nil {
+		if name, fix := whole(fields); fix != "" {
+			value := ""
+			if fields[name] != nil {
+				value = show(fields[name])
+			}
+			k.fault(join(at, name), value, fix)
+		}
+	}
 	return clean
 }
 

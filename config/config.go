@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -118,11 +119,31 @@ type Drain struct {
 	LoadBalancers LoadBalancers `json:"loadBalancers"`
 }
 
-// DrainRule is for pods by namespace and labels.
+// DrainRule is for pods by namespace and labels. It has either Do or any of the others, of which what is not said is as the drain
+// says.
 type DrainRule struct {
-	Namespaces  []string             `json:"namespaces,omitempty"` // none: every
-	PodSelector metav1.LabelSelector `json:"podSelector"`          // empty: every pod
-	Do          string               `json:"do"`                   // or Delete
+	Namespaces    []string             `json:"namespaces,omitempty"` // none: every
+	PodSelector   metav1.LabelSelector `json:"podSelector"`          // empty: every pod
+	Do            string               `json:"do,omitempty"`         // or Delete
+	MinPodAge     *Duration            `json:"minPodAge,omitempty"`
+	UnmanagedPods string               `json:"unmanagedPods,omitempty"`
+	LocalVolumes  string               `json:"localVolumes,omitempty"`
+	EmptyDir      string               `json:"emptyDir,omitempty"`
+	Jobs          string               `json:"jobs,omitempty"`
+	JobTimeout    *Duration            `json:"jobTimeout,omitempty"`
+	AnnotatedPods string               `json:"annotatedPods,omitempty"`
+}
+
+// Under is the drain of the pods of one of its rules.
+func (d Drain) Under(r DrainRule) Drain {
+	d.MinPodAge = *cmp.Or(r.MinPodAge, &d.MinPodAge)
+	d.UnmanagedPods = cmp.Or(r.UnmanagedPods, d.UnmanagedPods)
+	d.LocalVolumes = cmp.Or(r.LocalVolumes, d.LocalVolumes)
+	d.EmptyDir = cmp.Or(r.EmptyDir, d.EmptyDir)
+	d.Jobs = cmp.Or(r.Jobs, d.Jobs)
+	d.JobTimeout = *cmp.Or(r.JobTimeout, &d.JobTimeout)
+	d.AnnotatedPods = cmp.Or(r.AnnotatedPods, d.AnnotatedPods)
+	return d
 }
 
 // LoadBalancers says how the load balancers of a cloud are kept from sending to a node that is emptied.

@@ -65,6 +65,7 @@ drain:
   rules:
   - {namespaces: [ci, lab], podSelector: {matchLabels: {kind: build}}, do: wait}
   - {podSelector: {matchExpressions: [{key: db, operator: Exists}]}, do: block}
+  - {namespaces: [lab], minPodAge: 10s, unmanagedPods: delete, localVolumes: wait, emptyDir: evict, jobs: block, jobTimeout: 0s, annotatedPods: ride-through}
   loadBalancers: {exclude: true, wait: 20s}
 hooks: {timeout: 2m}
 verify: {timeout: 10m, soak: 1m}
@@ -76,12 +77,17 @@ maxReboots24h: 3
 
 func fullConfig() *Config {
 	minutes := func(n int) Duration { return Duration(n) * Duration(time.Minute) }
+	young, never := Duration(10*time.Second), Duration(0)
 	drain := Drain{
 		Mode: Auto, Timeout: minutes(5), GracePeriod: Duration(30 * time.Second), MinPodAge: minutes(2),
 		UnmanagedPods: Wait, LocalVolumes: RideThrough, EmptyDir: Block, Jobs: Wait, JobTimeout: minutes(3), AnnotatedPods: Evict,
 		Rules: []DrainRule{
 			{Namespaces: []string{"ci", "lab"}, PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"kind": "build"}}, Do: Wait},
 			{PodSelector: metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "db", Operator: "Exists"}}}, Do: Block},
+			{
+				Namespaces: []string{"lab"}, MinPodAge: &young, UnmanagedPods: Delete, LocalVolumes: Wait, EmptyDir: Evict, Jobs: Block,
+				JobTimeout: &never, AnnotatedPods: RideThrough,
+			},
 		},
 		LoadBalancers: LoadBalancers{Exclude: true, Wait: Duration(20 * time.Second)},
 	}
@@ -145,6 +151,18 @@ func TestParse(t *testing.T) {
 				own := c.Drain
 				own.JobTimeout, own.LoadBalancers.Wait = 0, Duration(time.Second)
 				own.Rules = []DrainRule{{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"x": "z"}}, Do: Block}}
+				c.Groups = []Group{{Name: "a", Drain: own}}
+			}),
+		},
+		"a rule says of the policy what is different": {
+			header + "drain: {rules: [{namespaces: [a], jobs: wait, jobTimeout: 5m, do: null}, {namespaces: [b], minPodAge: 0s}]}\ngroups: [{name: a, drain: {timeout: 10m}}]\n",
+			change(func(c *Config) {
+				limit, none := Duration(5*time.Minute), Duration(0)
+				c.Drain = drain(func(d *Drain) {
+					d.Rules = []DrainRule{{Namespaces: []string{"a"}, Jobs: Wait, JobTimeout: &limit}, {Namespaces: []string{"b"}, MinPodAge: &none}}
+				})
+				own := c.Drain
+				own.Timeout = Duration(10 * time.Minute)
 				c.Groups = []Group{{Name: "a", Drain: own}}
 			}),
 		},
@@ -298,7 +316,7 @@ groups:
 			`groups[0].drain.jobs: "ride-through": must be evict or wait or block`,
 			`groups[2].drain.loadBalancers.exclude: 1: must be true or false, without quotes`,
 			`drain.rules[1].do: "sleep": must be evict or wait or ride-through or block or delete`,
-			`drain.rules[3].do: must be set to evict, wait, ride-through, block, delete`,
+			`drain.rules[3].do: must be set to evict, wait, ride-through, block, delete; or, in its place, any of minPodAge, unmanagedPods, localVolumes, emptyDir, jobs, jobTimeout, annotatedPods`,
 			`drain.minPodAge: "5m": must be less than drain.timeout, 5m`,
 			`drain.jobTimeout: "6m": must be less than drain.timeout, 5m`,
 			`drain.gracePeriod: "500ms": must be 0s, which leaves each pod its own, or at least 1s`,
@@ -309,6 +327,44 @@ groups:
 			`groups[1].drain.rules[0]: must name namespaces, or labels in podSelector: it would match every pod`,
 			`groups[2].drain.jobTimeout: "1m": must be less than groups[2].drain.timeout, 1m`,
 			`groups[2].drain.gracePeriod: "1ns": must be 0s, which leaves each pod its own, or at least 1s`,
+		}},
+		"a rule": {header + `drain:
+  timeout: 10m
+  rules:
+  - {namespaces: [a], do: wait, jobs: wait, minPodAge: 1m}
+  - {namespaces: [a], do: sleep, emptyDir: delete}
+  - {namespaces: [A], mode: never}
+  - {namespaces: [a], do: null, jobs: null}
+  - {namespaces: [a], jobs: ride-through, unmanagedPods: evict, annotatedPods: ignore, localVolumes: move, jobTimeout: 25h}
+  - {namespaces: [a], minPodAge: 9m, jobTimeout: 10m}
+  - {jobs: wait, jobTimeout: 9m59s}
+groups:
+- {name: a, nodeSelector: {matchLabels: {a: ""}}, drain: {mode: never}}
+- {name: b, nodeSelector: {matchLabels: {b: ""}}, drain: {timeout: 9m}}
+- {name: c, drain: {timeout: 5m, rules: [{namespaces: [a], jobs: wait, jobTimeout: 5m}, {namespaces: [b], do: block, minPodAge: 5m}, {emptyDir: wait}]}}
+`, []string{
+			`groups[2].drain.rules[1].do: "block": must not be given beside minPodAge: it decides alone, leave it out or them`,
+			`drain.rules[0].do: "wait": must not be given beside minPodAge, jobs: it decides alone, leave it out or them`,
+			`drain.rules[1].do: "sleep": must be evict or wait or ride-through or block or delete`,
+			`drain.rules[1].emptyDir: "delete": must be evict or wait or ride-through or block`,
+			`drain.rules[1].do: "sleep": must not be given beside emptyDir: it decides alone, leave it out or them`,
+			`drain.rules[2].mode: unknown field: there are namespaces, podSelector, do, minPodAge, unmanagedPods, localVolumes, emptyDir, jobs, jobTimeout, annotatedPods`,
+			`drain.rules[2].do: must be set to evict, wait, ride-through, block, delete; or, in its place, any of minPodAge, unmanagedPods, localVolumes, emptyDir, jobs, jobTimeout, annotatedPods`,
+			`drain.rules[3].do: must be set to evict, wait, ride-through, block, delete; or, in its place, any of minPodAge, unmanagedPods, localVolumes, emptyDir, jobs, jobTimeout, annotatedPods`,
+			`drain.rules[4].unmanagedPods: "evict": must be block or wait or ride-through or delete`,
+			`drain.rules[4].localVolumes: "move": must be evict or wait or ride-through or block`,
+			`drain.rules[4].jobs: "ride-through": must be evict or wait or block`,
+			`drain.rules[4].jobTimeout: "25h": must be from 0s to 24h`,
+			`drain.rules[4].annotatedPods: "ignore": must be evict or wait or ride-through or block`,
+			`drain.rules[5].jobTimeout: "10m": must be less than drain.timeout, 10m`,
+			`drain.rules[2].namespaces[0]: "A": must be the name of a namespace`,
+			`drain.rules[6]: must name namespaces, or labels in podSelector: it would match every pod`,
+			`groups[1].drain.rules[5].minPodAge: "9m": must be less than groups[1].drain.timeout, 9m`,
+			`groups[1].drain.rules[5].jobTimeout: "10m": must be less than groups[1].drain.timeout, 9m`,
+			`groups[1].drain.rules[6].jobTimeout: "9m59s": must be less than groups[1].drain.timeout, 9m`,
+			`groups[2].drain.rules[0].jobTimeout: "5m": must be less than groups[2].drain.timeout, 5m`,
+			`groups[2].drain.rules[1].minPodAge: "5m": must be less than groups[2].drain.timeout, 5m`,
+			`groups[2].drain.rules[2]: must name namespaces, or labels in podSelector: it would match every pod`,
 		}},
 		"no sentinel at all": {header + "sentinels: {files: []}\n", []string{`sentinels.files: 0 elements: must have 1 to 32 elements`}},
 	}
@@ -550,6 +606,7 @@ func FuzzParse(f *testing.F) {
 		header + "groups: [{name: a, nodeSelector: {matchExpressions: [{key: a, operator: Exists, values: []}]}}]\n",
 		header + "windows: []\nblackouts: []\ngroups: []\n",
 		header + "blackouts: [{from: 0001-01-01, to: 9999-12-31}]\n",
+		header + "drain: {rules: [{namespaces: [a], jobTimeout: 0s, jobs: wait}, {podSelector: {matchLabels: {}}, do: null, minPodAge: 1ns}]}\n",
 		header + "<<: {maxFailed: 1}\n", "? [a]\n: b\n", header + "sentinels: {files: ['/a\\x00b', /b]}\nverify: {soak: 1ns}\n",
 	} {
 		f.Add([]byte(seed))

@@ -24,6 +24,7 @@ type Field struct {
 	kind      kind
 	low, high int64 // bounds: nanoseconds, numbers, elements or bytes, by kind
 	values    []string
+	whole     func(map[string]any) (name, fix string) // of an object: what one of its fields must be beside the others; nil: nothing
 }
 
 type kind int
@@ -134,31 +135,68 @@ func groupFields() []Field {
 
 // drainFields are those of a drain at a path.
 func drainFields(path string) []Field {
-	do := []string{Evict, Wait, RideThrough, Block}
 	return slices.Concat([]Field{
 		{Path: path + ".mode", kind: choice, values: []string{Always, Auto, Never}, About: "always: pods are moved before the reboot. auto: they stay, when this node was seen to be back long before the cluster would move its pods, and others of the same kind serve meanwhile. never: they stay; only those are evicted that would not come back with the node."},
 		span(path+".timeout", time.Second, 24*time.Hour, "How long a drain may take. Then the node is uncordoned, its slot freed, and it tries again after backoff."),
 		span(path+".gracePeriod", 0, 24*time.Hour, "The longest time that an evicted pod is given to end, rounded up to seconds. 0: its own terminationGracePeriodSeconds, however long. Else at least 1s: no pod is ended by force."),
 		span(path+".volumeTimeout", 0, time.Hour, "How long the drain waits, after the pods have ended, until their network volumes are off the node. Then it goes on. 0: not at all."),
-		span(path+".minPodAge", 0, 24*time.Hour, "A pod that has not run for so long yet is awaited until it has, and then evicted. Shorter than timeout."),
-		{Path: path + ".unmanagedPods", kind: choice, values: []string{Block, Wait, RideThrough, Delete}, About: "Pods without a controller, which an eviction ends for ever. block: the node does not ask for a slot while it has one; wait: the drain waits for it to end; ride-through: it stays and its containers start again after the reboot; delete: it is evicted like any other."},
-		{Path: path + ".localVolumes", kind: choice, values: do, About: "Pods with a controller that a volume binds to this node: local storage. evict: such a pod ends in good order and is Pending until the node is back; the others as above."},
-		{Path: path + ".emptyDir", kind: choice, values: do, About: "Pods that keep data in an emptyDir on disk, which ends with the pod."},
-		{Path: path + ".jobs", kind: choice, values: []string{Evict, Wait, Block}, About: "Pods of Jobs. wait: until they have ended, or jobTimeout. They cannot ride through: by their restartPolicy they are not started again after a reboot."},
-		span(path+".jobTimeout", 0, 24*time.Hour, "How long pods of Jobs are awaited under jobs: wait, from the drain's beginning; then they are evicted. Shorter than timeout. 0: as long as the drain lasts."),
-		{Path: path + ".annotatedPods", kind: choice, values: do, About: "Pods that tell other tools not to disturb them, by cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\" or karpenter.sh/do-not-disrupt: \"true\"."},
-		{Path: path + ".rules", kind: list, high: 50, Default: "none", About: "What becomes of pods by namespace and labels. The first that matches decides, before all of the above; a pod's own annotation kubebaton.io/eviction comes before it."},
-		{Path: path + ".rules[]", kind: object},
+	}, policyFields(path), []Field{
+		{Path: path + ".rules", kind: list, high: 50, Default: "none", About: "What becomes of pods by namespace and labels. The first that matches a pod is the one that counts: it has either do, or other values of minPodAge to annotatedPods. A pod's own annotation kubebaton.io/eviction comes before it."},
+		{Path: path + ".rules[]", kind: object, whole: doOrPolicy},
 		{Path: path + ".rules[].namespaces", kind: list, high: 100, Default: "every namespace", About: "The pod is in any of them."},
 		{Path: path + ".rules[].namespaces[]", kind: text, low: 1, high: 63},
 		{Path: path + ".rules[].podSelector", kind: object, Default: "every pod", About: "A label selector, as in a Deployment."},
 	}, selectorFields(path+".rules[].podSelector"), []Field{
-		{Path: path + ".rules[].do", kind: choice, values: append(slices.Clone(do), Delete), Required: true, About: "What becomes of it. evict: it is evicted, by the Eviction API; a pod without a controller is left to all of the above, of which unmanagedPods is one. delete: it is evicted whether or not it has a controller. The others as above."},
+		{Path: path + ".rules[].do", kind: choice, values: append(actions(), Delete), Default: "none", About: "What becomes of it, before all of the above. evict: it is evicted, by the Eviction API; a pod without a controller is left to all of the above, of which unmanagedPods is one. delete: it is evicted whether or not it has a controller. The others as above."},
+	}, ofRule(policyFields(path+".rules[]")), []Field{
 		{Path: path + ".loadBalancers", kind: object, About: "How the load balancers of a cloud are kept from sending to a node that is emptied."},
 		{Path: path + ".loadBalancers.exclude", kind: boolean, About: "Whether the node has the label node.kubernetes.io/exclude-from-external-load-balancers from its cordon until it is back. A label that was there before stays."},
 		span(path+".loadBalancers.wait", 0, time.Hour, "How long after the label the first pod is evicted: the time that the load balancer needs. Shorter than timeout."),
 	})
 }
+
+// policyFields are those that say what becomes of pods, of a drain or of one of its rules.
+func policyFields(path string) []Field {
+	return []Field{
+		span(path+".minPodAge", 0, 24*time.Hour, "A pod that has not run for so long yet is awaited until it has, and then evicted. Shorter than timeout."),
+		{Path: path + ".unmanagedPods", kind: choice, values: []string{Block, Wait, RideThrough, Delete}, About: "Pods without a controller, which an eviction ends for ever. block: the node does not ask for a slot while it has one; wait: the drain waits for it to end; ride-through: it stays and its containers start again after the reboot; delete: it is evicted like any other."},
+		{Path: path + ".localVolumes", kind: choice, values: actions(), About: "Pods with a controller that a volume binds to this node: local storage. evict: such a pod ends in good order and is Pending until the node is back; the others as above."},
+		{Path: path + ".emptyDir", kind: choice, values: actions(), About: "Pods that keep data in an emptyDir on disk, which ends with the pod."},
+		{Path: path + ".jobs", kind: choice, values: []string{Evict, Wait, Block}, About: "Pods of Jobs. wait: until they have ended, or jobTimeout. They cannot ride through: by their restartPolicy they are not started again after a reboot."},
+		span(path+".jobTimeout", 0, 24*time.Hour, "How long pods of Jobs are awaited under jobs: wait, from the drain's beginning; then they are evicted. Shorter than timeout. 0: as long as the drain lasts."),
+		{Path: path + ".annotatedPods", kind: choice, values: actions(), About: "Pods that tell other tools not to disturb them, by cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\" or karpenter.sh/do-not-disrupt: \"true\"."},
+	}
+}
+
+// ofRule makes of a drain's fields those of a rule.
+func ofRule(fields []Field) []Field {
+	for i, f := range fields {
+		fields[i].Default, fields[i].About = "the drain's", "See drain"+f.Path[strings.LastIndexByte(f.Path, '.'):]+"."
+	}
+	return fields
+}
+
+// doOrPolicy wants of a rule either do, or any of the fields of a policy.
+func doOrPolicy(rule map[string]any) (name, fix string) {
+	var others, given []string
+	for _, f := range policyFields("") {
+		name := strings.TrimPrefix(f.Path, ".")
+		others = append(others, name)
+		if rule[name] != nil {
+			given = append(given, name)
+		}
+	}
+	switch {
+	case rule["do"] == nil && len(given) == 0:
+		return "do", "must be set to " + strings.Join(append(actions(), Delete), ", ") + "; or, in its place, any of " + strings.Join(others, ", ")
+	case rule["do"] != nil && len(given) > 0:
+		return "do", "must not be given beside " + strings.Join(given, ", ") + ": it decides alone, leave it out or them"
+	}
+	return "", ""
+}
+
+// actions are what may become of a pod that somebody re-creates.
+func actions() []string { return []string{Evict, Wait, RideThrough, Block} }
 
 // selectorFields are those of a label selector at a path.
 func selectorFields(path string) []Field {

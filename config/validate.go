@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
@@ -29,7 +30,8 @@ func (k *checker) validate(c *Config) {
 	if c.Verify.Soak >= c.Verify.Timeout && !k.faulty("verify.timeout") {
 		k.add("verify.soak", c.Verify.Soak.String(), "must be less than verify.timeout, "+c.Verify.Timeout.String())
 	}
-	k.validateDrain("drain", c.Drain)
+	k.validateTimes("drain", c.Drain)
+	k.validateRules("drain", c.Drain.Rules)
 	for i, g := range c.Groups {
 		k.validateGroupDrain(fmt.Sprintf("groups[%d].drain", i), g.Drain, c.Drain)
 		if at := fmt.Sprintf("groups[%d].soak", i); g.Soak >= c.Verify.Timeout && !k.faulty("verify.timeout") && !k.faulty("verify.soak") {
@@ -43,8 +45,12 @@ func (k *checker) validateGroupDrain(at string, d, all Drain) {
 	if reflect.DeepEqual(d, all) {
 		return
 	}
+	rules := d.Rules
 	if reflect.DeepEqual(d.Rules, all.Rules) {
-		d.Rules = nil
+		rules = nil
+		if d.Timeout == all.Timeout {
+			d.Rules = nil
+		}
 	}
 	if d.Timeout == all.Timeout && d.MinPodAge == all.MinPodAge {
 		d.MinPodAge = 0
@@ -58,10 +64,12 @@ func (k *checker) validateGroupDrain(at string, d, all Drain) {
 	if d.GracePeriod == all.GracePeriod {
 		d.GracePeriod = 0
 	}
-	k.validateDrain(at, d)
+	k.validateTimes(at, d)
+	k.validateRules(at, rules)
 }
 
-func (k *checker) validateDrain(at string, d Drain) {
+// validateTimes looks at a drain's durations, and at those of its rules.
+func (k *checker) validateTimes(at string, d Drain) {
 	shorter := func(field string, v Duration) {
 		if v >= d.Timeout && v > 0 && !k.faulty(at+".timeout") {
 			k.add(at+"."+field, v.String(), "must be less than "+at+".timeout, "+d.Timeout.String())
@@ -73,7 +81,15 @@ func (k *checker) validateDrain(at string, d Drain) {
 	if d.GracePeriod > 0 && d.GracePeriod < Duration(time.Second) {
 		k.add(at+".gracePeriod", d.GracePeriod.String(), "must be 0s, which leaves each pod its own, or at least 1s")
 	}
+	var none Duration
 	for i, r := range d.Rules {
+		shorter(fmt.Sprintf("rules[%d].minPodAge", i), *cmp.Or(r.MinPodAge, &none))
+		shorter(fmt.Sprintf("rules[%d].jobTimeout", i), *cmp.Or(r.JobTimeout, &none))
+	}
+}
+
+func (k *checker) validateRules(at string, rules []DrainRule) {
+	for i, r := range rules {
 		rule := fmt.Sprintf("%s.rules[%d]", at, i)
 		selector, err := metav1.LabelSelectorAsSelector(&r.PodSelector)
 		switch {

@@ -113,17 +113,25 @@ func planPod(pod *corev1.Pod, p Policy, f Facts, how stance) PodPlan {
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
 		pp.grace = time.Duration(*s) * time.Second
 	}
-	v := judge(pod, p, f)
-	switch {
-	case v.decision != DecisionEvict:
-	case how.stay && !v.told && lostByReboot(pod, f) == "":
-		v = verdict{decision: DecisionRideThrough, reason: ReasonMode, message: how.why}
-	default:
-		v = ripens(pod, v, p, f)
+	v := decide(pod, p.of(pod), f, how)
+	if without := decide(pod, p, f, how); v.differs(without) && v.reason != ReasonRule && v.reason != ReasonMode {
+		v.message += "; a rule of the configuration wants it so"
 	}
 	pp.Decision, pp.Reason, pp.Message, pp.Until = v.decision, v.reason, v.message, v.until
 	pp.Impact = impact(pod, v.decision, f)
 	return pp
+}
+
+// decide is what becomes of a pod by the policy that is in force for it.
+func decide(pod *corev1.Pod, p Policy, f Facts, how stance) verdict {
+	v := judge(pod, p, f)
+	switch {
+	case v.decision != DecisionEvict:
+		return v
+	case how.stay && !v.told && lostByReboot(pod, f) == "":
+		return verdict{decision: DecisionRideThrough, reason: ReasonMode, message: how.why}
+	}
+	return ripens(pod, v, p, f)
 }
 
 // judge is the answer of the first filter that decides about the pod. An eviction is decided at once only by those who know the pod;
@@ -158,6 +166,8 @@ type verdict struct {
 	until                     time.Time
 	told                      bool // by somebody who knows the pod: the mode of the drain does not matter
 }
+
+func (v verdict) differs(w verdict) bool { return v.decision != w.decision || !v.until.Equal(w.until) }
 
 // filter decides about a pod, or leaves it to those after it.
 type filter func(*corev1.Pod, Policy, Facts) (verdict, bool)
@@ -221,22 +231,16 @@ func annotated(p *corev1.Pod, _ Policy, f Facts) (verdict, bool) {
 	return v, ok
 }
 
+// ruled is the word of a rule that does not go into why.
 func ruled(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
-	i := slices.IndexFunc(pol.Rules, func(r Rule) bool { return r.matches(p.Namespace, p.Labels) })
-	if i < 0 {
-		return verdict{}, false
-	}
-	do := pol.Rules[i].Do
-	message := "a rule of the configuration says " + do
-	switch {
-	case do == DoDelete:
+	do := pol.Do
+	if do == DoDelete {
 		do = DoEvict
-	case do == DoEvict && metav1.GetControllerOf(p) == nil: // it would be lost, and for that there is a word of its own
-		return verdict{}, false
 	}
-	v := as(p, f, do, ReasonRule, message)
+	v := as(p, f, do, ReasonRule, "a rule of the configuration says "+pol.Do)
 	v.told = true
-	return v, true
+	lost := pol.Do == DoEvict && metav1.GetControllerOf(p) == nil // for that there is a word of its own
+	return v, pol.Do != "" && !lost
 }
 
 // untouchable is the word of the pod's owner to other tools.
@@ -280,10 +284,9 @@ func job(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 		return verdict{}, false
 	}
 	v := as(p, f, cmp.Or(pol.Jobs, DoEvict), ReasonJob, "it belongs to Job "+owner.Name)
-	if v.decision != DecisionWait || pol.JobsFor == 0 {
-		return v, true
-	}
-	if f.Begun.IsZero() {
+	data, _ := emptyDir(p, pol, f)
+	endless := data.decision == DecisionWait || data.decision == DecisionBlock // it would not be evicted then either
+	if v.decision != DecisionWait || pol.JobsFor == 0 || f.Begun.IsZero() || endless {
 		return v, true
 	}
 	v.until = f.Begun.Add(pol.JobsFor)
@@ -293,17 +296,22 @@ func job(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 	return v, true
 }
 
-// emptyDir looks for data on disk: what lies in memory is a cache, or gone with any restart of its container.
+// emptyDir looks for data on disk: what lies in memory ends with the boot anyway.
 func emptyDir(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 	if pol.EmptyDir == "" || pol.EmptyDir == DoEvict {
 		return verdict{}, false
 	}
 	for _, v := range p.Spec.Volumes {
-		if v.EmptyDir != nil && v.EmptyDir.Medium != corev1.StorageMediumMemory {
+		if v.EmptyDir != nil && outlasts(v.EmptyDir.Medium) {
 			return as(p, f, pol.EmptyDir, ReasonEmptyDir, "it keeps data in the emptyDir "+v.Name), true
 		}
 	}
 	return verdict{}, false
+}
+
+// outlasts tells whether what a medium holds is there after a boot. Of one that is not known it may be.
+func outlasts(m corev1.StorageMedium) bool {
+	return m != corev1.StorageMediumMemory && m != corev1.StorageMediumHugePages && !strings.HasPrefix(string(m), string(corev1.StorageMediumHugePagesPrefix))
 }
 
 func controlled(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
@@ -412,6 +420,11 @@ func lostByReboot(p *corev1.Pod, f Facts) string {
 	for _, c := range p.Spec.Containers {
 		if c.RestartPolicy != nil && *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
 			return fmt.Sprintf("restartPolicy %s of container %s does not start it again", *c.RestartPolicy, c.Name)
+		}
+	}
+	for _, c := range p.Spec.InitContainers { // they run anew, when not all may be there yet that they need
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyNever {
+			return fmt.Sprintf("restartPolicy Never of init container %s ends it if that fails after the boot", c.Name)
 		}
 	}
 	if len(p.Spec.ResourceClaims) > 0 || p.Status.ExtendedResourceClaimStatus != nil {

@@ -171,7 +171,7 @@ func unmanagedCases() []planCase {
 }
 
 func ridingCases() []planCase {
-	never := corev1.ContainerRestartPolicyNever
+	never, always := corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyAlways
 	block := func(why string) PodPlan {
 		return PodPlan{
 			Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Impact: ImpactNone,
@@ -193,11 +193,17 @@ func ridingCases() []planCase {
 		{"nor a resource claim", pod("a", func(p *corev1.Pod) { p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}} }), ride, Facts{}, block("it holds a device through a resource claim")},
 		{"nor restartPolicy OnFailure", pod("a", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure }), ride, Facts{}, block("restartPolicy OnFailure does not start it again")},
 		{"nor a container's own restartPolicy Never", pod("a", func(p *corev1.Pod) { p.Spec.Containers[0].RestartPolicy = &never }), ride, Facts{}, block("restartPolicy Never of container main does not start it again")},
+		{"nor does one of an init container, which fails for good if it does right after the boot", pod("a", func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "i", RestartPolicy: &never}}
+		}), ride, Facts{}, block("restartPolicy Never of init container i ends it if that fails after the boot")},
+		{"a sidecar rides through", pod("a", func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "i", RestartPolicy: &always}}
+		}), ride, Facts{}, rides(ReasonUnmanagedPod, "it has no controller: it comes back with the node")},
 		{"a node that was back long before the cluster deletes it", pod("a", tolerating(300)), ride, away(time.Minute, time.Minute, 3*time.Minute), rides(ReasonUnmanagedPod, "it has no controller: it comes back with the node")},
 		{"a node that may be away for longer than it is tolerated", pod("a", tolerating(300)), ride, slow, block(late)},
 		{
 			"the same, where a rule of the configuration says that it rides through", pod("a", tolerating(300)),
-			Policy{Rules: []Rule{{Do: DoRideThrough}}},
+			Policy{Rules: []Rule{does(DoRideThrough)}},
 			slow,
 			PodPlan{Decision: DecisionBlock, Reason: ReasonRule, Impact: ImpactNone, Message: "a rule of the configuration says ride-through: it cannot ride through, as " + late},
 		},
@@ -207,7 +213,7 @@ func ridingCases() []planCase {
 		{"its owner's own word counts whatever the downtimes were", pod("a", tolerating(300), says(DoRideThrough)), Policy{}, away(time.Hour, time.Hour, time.Hour), rides(ReasonPodAnnotation, "its annotation kubebaton.io/eviction says ride-through")},
 		{
 			"what a controller re-creates is not lost, however slow the node is", web(tolerating(300)),
-			Policy{Rules: []Rule{{Do: DoRideThrough}}},
+			Policy{Rules: []Rule{does(DoRideThrough)}},
 			away(time.Hour, time.Hour, time.Hour),
 			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionRideThrough, Reason: ReasonRule, Message: "a rule of the configuration says ride-through", Impact: ImpactDowntime},
 		},
@@ -233,6 +239,7 @@ func dataCases() []planCase {
 		{"data in an emptyDir ends with its pod", db(onDisk("")), Policy{}, Facts{}, plan(DecisionEvict, ReasonController, "StatefulSet db re-creates it elsewhere", ImpactMoved)},
 		{"unless the setting says that it rides through", db(onDisk("")), Policy{EmptyDir: DoRideThrough}, Facts{}, plan(DecisionRideThrough, ReasonEmptyDir, keeps, ImpactDowntime)},
 		{"or blocks", db(onDisk("")), Policy{EmptyDir: DoBlock}, Facts{}, plan(DecisionBlock, ReasonEmptyDir, keeps, ImpactNone)},
+		{"an emptyDir in huge pages is no data on disk", db(onDisk("HugePages-2Mi")), Policy{EmptyDir: DoBlock}, Facts{}, plan(DecisionEvict, ReasonController, "StatefulSet db re-creates it elsewhere", ImpactMoved)},
 		{"an emptyDir in memory is no data", db(onDisk(corev1.StorageMediumMemory)), Policy{EmptyDir: DoBlock}, Facts{}, plan(DecisionEvict, ReasonController, "StatefulSet db re-creates it elsewhere", ImpactMoved)},
 	}
 }
@@ -290,8 +297,13 @@ func ownersCases() []planCase {
 	}
 }
 
+// does is a rule that says of every pod what becomes of it.
+func does(do string) Rule { return Rule{Policy: Policy{Do: do}} }
+
 func rulesCases() []planCase {
-	gpu := Rule{Namespaces: []string{"ml", "shop"}, Match: func(l map[string]string) bool { return l["train"] == "yes" }, Do: DoWait}
+	gpu := Rule{Namespaces: []string{"ml", "shop"}, Match: func(l map[string]string) bool { return l["train"] == "yes" }, Policy: Policy{Do: DoWait}}
+	scratch := Rule{Policy: Policy{Unmanaged: DoEvict, Annotated: DoEvict, EmptyDir: DoEvict}}
+	const so = "; a rule of the configuration wants it so"
 	training := func(p *corev1.Pod) { p.Labels = map[string]string{"train": "yes"} }
 	moved := PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet web re-creates it elsewhere", Impact: ImpactMoved}
 	return []planCase{
@@ -305,7 +317,7 @@ func rulesCases() []planCase {
 		{"a pod of another namespace is none of its", web(training, func(p *corev1.Pod) { p.Namespace = "bank" }), Policy{Rules: []Rule{gpu}}, Facts{}, moved},
 		{
 			"the first rule that matches decides", web(training),
-			Policy{Rules: []Rule{{Do: DoBlock}, gpu}},
+			Policy{Rules: []Rule{does(DoBlock), gpu}},
 			Facts{},
 			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionBlock, Reason: ReasonRule, Message: "a rule of the configuration says block", Impact: ImpactNone},
 		},
@@ -317,29 +329,101 @@ func rulesCases() []planCase {
 		},
 		{
 			"a rule saves a pod without a controller from blocking", pod("a"),
-			Policy{Rules: []Rule{{Namespaces: []string{"shop"}, Do: DoRideThrough}}},
+			Policy{Rules: []Rule{{Namespaces: []string{"shop"}, Policy: Policy{Do: DoRideThrough}}}},
 			Facts{},
 			PodPlan{Decision: DecisionRideThrough, Reason: ReasonRule, Message: "a rule of the configuration says ride-through", Impact: ImpactDowntime},
 		},
 		{
 			"a rule that says evict does not delete a pod without a controller", pod("a"),
-			Policy{Rules: []Rule{{Do: DoEvict}}},
+			Policy{Rules: []Rule{does(DoEvict)}},
 			Facts{},
 			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: an eviction would delete it for good", Impact: ImpactNone},
 		},
 		{
 			"one that says delete does", pod("a"),
-			Policy{Rules: []Rule{{Do: DoDelete}}},
+			Policy{Rules: []Rule{does(DoDelete)}},
 			Facts{},
 			PodPlan{Decision: DecisionEvict, Reason: ReasonRule, Message: "a rule of the configuration says delete", Impact: ImpactLost},
 		},
 		{
 			"and evicts what has one, as one that says evict does", web(onDisk("")),
-			Policy{EmptyDir: DoBlock, Rules: []Rule{{Do: DoDelete}}},
+			Policy{EmptyDir: DoBlock, Rules: []Rule{does(DoDelete)}},
 			Facts{},
 			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonRule, Message: "a rule of the configuration says delete", Impact: ImpactMoved},
 		},
-		{"a DaemonSet's pod is left alone whatever rules say", pod("a", ownedBy("DaemonSet", "proxy")), Policy{Rules: []Rule{{Do: DoEvict}}}, Facts{}, PodPlan{
+		{
+			"a rule may say of Jobs that they are awaited for a time", pod("a", ownedBy("Job", "build")),
+			Policy{Rules: []Rule{{Namespaces: []string{"shop"}, Policy: Policy{Jobs: DoWait, JobsFor: 20 * time.Minute}}}},
+			Facts{Now: noon, Begun: noon.Add(-time.Minute)},
+			PodPlan{Owner: "Job/build", Decision: DecisionWait, Reason: ReasonJob, Message: "it belongs to Job build" + so, Impact: ImpactUntilEnd, Until: noon.Add(19 * time.Minute)},
+		},
+		{
+			"or for longer than those of other namespaces", pod("a", ownedBy("Job", "build")),
+			Policy{Jobs: DoWait, JobsFor: time.Minute, Rules: []Rule{{Namespaces: []string{"shop"}, Policy: Policy{Jobs: DoWait, JobsFor: 20 * time.Minute}}}},
+			Facts{Now: noon, Begun: noon.Add(-time.Minute)},
+			PodPlan{Owner: "Job/build", Decision: DecisionWait, Reason: ReasonJob, Message: "it belongs to Job build" + so, Impact: ImpactUntilEnd, Until: noon.Add(19 * time.Minute)},
+		},
+		{
+			"and of these it says nothing", pod("a", ownedBy("Job", "build"), func(p *corev1.Pod) { p.Namespace = "bank" }),
+			Policy{Rules: []Rule{{Namespaces: []string{"shop"}, Policy: Policy{Jobs: DoWait, JobsFor: 20 * time.Minute}}}},
+			Facts{Now: noon, Begun: noon.Add(-time.Minute)},
+			PodPlan{Owner: "Job/build", Decision: DecisionEvict, Reason: ReasonJob, Message: "it belongs to Job build", Impact: ImpactMoved},
+		},
+		{
+			"that pods without a controller are deleted", pod("a"),
+			Policy{Rules: []Rule{scratch}},
+			Facts{},
+			PodPlan{Decision: DecisionEvict, Reason: ReasonUnmanagedPod, Message: "it has no controller: it is deleted for good, as the setting says" + so, Impact: ImpactLost},
+		},
+		{
+			"that what pods say to other tools does not count", web(annotatedWith(AnnotationDoNotDisrupt, "true")),
+			Policy{Rules: []Rule{scratch}},
+			Facts{},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonPodAnnotation, Message: `it says karpenter.sh/do-not-disrupt: "true"` + so, Impact: ImpactMoved},
+		},
+		{
+			"that their data in an emptyDir does not", web(onDisk("")),
+			Policy{EmptyDir: DoBlock, Rules: []Rule{scratch}},
+			Facts{},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet web re-creates it elsewhere" + so, Impact: ImpactMoved},
+		},
+		{
+			"or that a volume on this node keeps them there", web(),
+			Policy{Rules: []Rule{{Policy: Policy{LocalVolumes: DoRideThrough}}}},
+			Facts{Bound: map[string]string{"uid-a": "pv-7"}},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionRideThrough, Reason: ReasonLocalVolume, Message: "its volume pv-7 binds it to this node" + so, Impact: ImpactDowntime},
+		},
+		{
+			"that they must be of an age", web(startedAt(noon.Add(-time.Minute))),
+			Policy{MinAge: time.Second, Rules: []Rule{{Policy: Policy{MinAge: 10 * time.Minute}}}},
+			Facts{Now: noon},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionWait, Reason: ReasonAge, Message: "it has not run for 10m0s yet" + so, Impact: ImpactUntilEnd, Until: noon.Add(9 * time.Minute)},
+		},
+		{
+			"which holds for all also where a rule says that they are evicted", web(startedAt(noon.Add(-time.Minute))),
+			Policy{MinAge: 10 * time.Minute, Rules: []Rule{{Policy: Policy{Do: DoEvict, MinAge: 10 * time.Minute}}}},
+			Facts{Now: noon},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionWait, Reason: ReasonAge, Message: "it has not run for 10m0s yet", Impact: ImpactUntilEnd, Until: noon.Add(9 * time.Minute)},
+		},
+		{
+			"a rule that says what is said for all anyway is not named", pod("a", ownedBy("Job", "build")),
+			Policy{Jobs: DoWait, Rules: []Rule{{Policy: Policy{Jobs: DoWait}}}},
+			Facts{},
+			PodPlan{Owner: "Job/build", Decision: DecisionWait, Reason: ReasonJob, Message: "it belongs to Job build", Impact: ImpactUntilEnd},
+		},
+		{
+			"only the first rule that matches counts, whatever it says", pod("a"),
+			Policy{Rules: []Rule{{Policy: Policy{Jobs: DoWait}}, scratch}},
+			Facts{},
+			PodPlan{Decision: DecisionBlock, Reason: ReasonUnmanagedPod, Message: "it has no controller: an eviction would delete it for good", Impact: ImpactNone},
+		},
+		{
+			"the word of the pod's owner comes before such a rule too", pod("a", says(DoBlock)),
+			Policy{Rules: []Rule{scratch}},
+			Facts{},
+			PodPlan{Decision: DecisionBlock, Reason: ReasonPodAnnotation, Message: "its annotation kubebaton.io/eviction says block", Impact: ImpactNone},
+		},
+		{"a DaemonSet's pod is left alone whatever rules say", pod("a", ownedBy("DaemonSet", "proxy")), Policy{Rules: []Rule{does(DoEvict)}}, Facts{}, PodPlan{
 			Owner: "DaemonSet/proxy", Decision: DecisionIgnore, Reason: ReasonDaemonSet, Message: "a DaemonSet keeps it on this node", Impact: ImpactNone,
 		}},
 	}
@@ -393,6 +477,12 @@ func severalCases() []planCase {
 			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report", ImpactUntilEnd),
 		},
 		{
+			"what would be kept by its data is awaited for as long as the drain lasts, and nobody is evicted meanwhile", task(onDisk("")),
+			Policy{Jobs: DoWait, JobsFor: 10 * time.Minute, EmptyDir: DoBlock},
+			Facts{Now: noon, Begun: noon.Add(-time.Minute)},
+			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report", ImpactUntilEnd),
+		},
+		{
 			"nobody objects: the first that has something to say is the reason", task(onDisk("")),
 			Policy{},
 			local,
@@ -431,6 +521,18 @@ func modeCases() []planCase {
 		{"never: and so does a pod whose owner wants it", web(says(DoEvict)), Policy{Mode: ModeNever}, measured(), PodPlan{
 			Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonPodAnnotation, Message: "its annotation kubebaton.io/eviction says evict", Impact: ImpactServed,
 		}},
+		{
+			"never: what would not come back goes where a rule has it deleted", pod("a", asksFor("nvidia.com/gpu")),
+			Policy{Mode: ModeNever, Rules: []Rule{{Policy: Policy{Unmanaged: DoEvict}}}},
+			Facts{},
+			PodPlan{Decision: DecisionEvict, Reason: ReasonUnmanagedPod, Message: "it has no controller: it is deleted for good, as the setting says; a rule of the configuration wants it so", Impact: ImpactLost},
+		},
+		{
+			"never: what would come back stays there too", pod("a"),
+			Policy{Mode: ModeNever, Rules: []Rule{{Policy: Policy{Unmanaged: DoEvict}}}},
+			Facts{},
+			PodPlan{Decision: DecisionRideThrough, Reason: ReasonMode, Message: "the mode of the drain is never", Impact: ImpactDowntime},
+		},
 		{"never: on a host whose kubelet ends pods at shutdown none comes back", web(), Policy{Mode: ModeNever}, measured(func(f *Facts) { f.Ends = "the kubelet ends every pod when the host shuts down (shutdownGracePeriod)" }), evicted(elsewhere)},
 	}
 }

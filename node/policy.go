@@ -3,6 +3,8 @@ package node
 import (
 	"slices"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // What a policy may want for a pod. An unknown word reads as [DoBlock], as that loses nothing.
@@ -11,7 +13,7 @@ const (
 	DoWait        = "wait"         // its end is awaited, nothing is done to it
 	DoRideThrough = "ride-through" // it stays, and comes back with the node; not for pods that would not
 	DoBlock       = "block"        // the node does not ask for a slot while it is here
-	DoDelete      = "delete"       // of a [Rule]: evict, also where nobody re-creates the pod
+	DoDelete      = "delete"       // of Policy.Do: evict, also where nobody re-creates the pod
 )
 
 // Whether pods are moved at all. An unknown word reads as [ModeAlways].
@@ -23,7 +25,9 @@ const (
 
 // Policy says what becomes of pods in a drain. The zero value evicts what somebody re-creates and blocks for the rest.
 type Policy struct {
-	Mode         string // "": always
+	Mode string // "": always
+	// Do is what becomes of each pod, before all that follows; [DoEvict] leaves a pod without a controller to that. "": nothing is said.
+	Do           string
 	Unmanaged    string // of pods without a controller, which an eviction ends for good; "": block
 	LocalVolumes string // of pods that their volumes bind to this node; "": evict
 	EmptyDir     string // of pods that keep data in an emptyDir on disk, which ends with them; "": evict
@@ -33,18 +37,28 @@ type Policy struct {
 	// 0: as long as the drain lasts.
 	JobsFor time.Duration
 	MinAge  time.Duration // a younger pod is awaited until it is so old
-	Rules   []Rule        // the first that matches decides, before all the above
+	Rules   []Rule        // for some pods another policy
 }
 
 // Rule is for pods by namespace and labels.
 type Rule struct {
 	Namespaces []string                            // any of them; none: all
 	Match      func(labels map[string]string) bool // nil: every pod
-	Do         string                              // evict leaves a pod without a controller to all that comes after the rules
+	Policy     Policy                              // in place of the one that the rule is part of; its own Mode and Rules are not asked
 }
 
 func (r Rule) matches(namespace string, labels map[string]string) bool {
 	return (len(r.Namespaces) == 0 || slices.Contains(r.Namespaces, namespace)) && (r.Match == nil || r.Match(labels))
+}
+
+// of is the policy that is in force for a pod: that of the first rule for it, else p itself.
+func (p Policy) of(pod *corev1.Pod) Policy {
+	for _, r := range p.Rules {
+		if r.matches(pod.Namespace, pod.Labels) {
+			return r.Policy
+		}
+	}
+	return p
 }
 
 // Facts are what a plan knows beside the pods. What is not known is left out.

@@ -35,19 +35,30 @@ func (w *drainWorld) pick(words ...string) string { return words[w.r.IntN(len(wo
 // rarely is true one time in n.
 func (w *drainWorld) rarely(n int) bool { return w.r.IntN(n) == 0 }
 
+// draw draws what becomes of pods.
+func (w *drainWorld) draw() Policy {
+	words := []string{DoEvict, DoEvict, DoEvict, DoWait, DoRideThrough, DoBlock}
+	p := Policy{
+		Unmanaged: w.pick(words...), LocalVolumes: w.pick(words...), EmptyDir: w.pick(words...), Jobs: w.pick(append(words, DoWait, DoWait)...), Annotated: w.pick(words...),
+	}
+	if w.rarely(2) {
+		p.JobsFor, p.MinAge = time.Duration(20+w.r.IntN(100))*time.Second, time.Duration(10+w.r.IntN(20))*time.Second
+	}
+	return p
+}
+
 // rules draws a policy, and what is known beside the pods.
 func (w *drainWorld) rules() {
-	does := []string{DoEvict, DoEvict, DoEvict, DoWait, DoRideThrough, DoBlock}
-	w.policy = Policy{
-		Mode: w.pick(ModeAlways, ModeAlways, ModeAuto, ModeNever), Unmanaged: w.pick(does...), LocalVolumes: w.pick(does...),
-		EmptyDir: w.pick(does...), Jobs: w.pick(does...), Annotated: w.pick(does...),
-	}
-	if w.rarely(2) {
-		w.policy.JobsFor, w.policy.MinAge = 30*time.Second, 20*time.Second
-	}
-	if w.rarely(2) {
-		match := func(l map[string]string) bool { return l["ruled"] == "yes" }
-		w.policy.Rules = []Rule{{Match: match, Do: w.pick(append(does, DoDelete)...)}}
+	w.policy = w.draw()
+	w.policy.Mode = w.pick(ModeAlways, ModeAlways, ModeAuto, ModeNever)
+	if w.rarely(2) { // the second is for the pods of the first too
+		own := w.draw()
+		own.Do = w.pick("", "", DoEvict, DoDelete, DoWait, DoRideThrough, DoBlock)
+		w.policy.Rules = []Rule{
+			{Match: func(l map[string]string) bool { return l["ruled"] == "yes" }, Policy: own},
+			{Match: func(l map[string]string) bool { return l["ruled"] != "" }, Namespaces: []string{"a", "b"}, Policy: w.draw()},
+			{Namespaces: []string{"b"}, Policy: w.draw()},
+		}
 	}
 	w.facts = Facts{Bound: map[string]string{}, Unread: map[string]string{}, Alone: w.rarely(2), Hindrance: "others may be down too"}
 	if w.rarely(3) {
@@ -63,7 +74,7 @@ func (w *drainWorld) come(name string) {
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}}},
 		Status:     corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &metav1.Time{Time: w.now}},
 	}
-	if kind := w.pick("ReplicaSet", "ReplicaSet", "ReplicaSet", "Job", "DaemonSet", ""); kind != "" {
+	if kind := w.pick("ReplicaSet", "ReplicaSet", "ReplicaSet", "Job", "Job", "DaemonSet", ""); kind != "" {
 		yes := true
 		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: kind, Name: "of-" + name, UID: "1", Controller: &yes}}
 	}
@@ -79,10 +90,10 @@ func (w *drainWorld) come(name string) {
 	if w.rarely(5) {
 		p.Annotations[AnnotationDoNotDisrupt] = "true"
 	}
-	if w.rarely(5) {
-		p.Labels["ruled"] = "yes"
+	if w.rarely(3) {
+		p.Labels["ruled"] = w.pick("yes", "too")
 	}
-	if w.rarely(5) {
+	if w.rarely(3) {
 		onDisk("")(p)
 	}
 	if w.rarely(8) {
@@ -100,6 +111,17 @@ func (w *drainWorld) come(name string) {
 // aWhile is the wish that a pod is awaited, but not for ever.
 const aWhile = "wait a while"
 
+// over is the policy under which a pod is.
+func (w *drainWorld) over(p *corev1.Pod) Policy {
+	switch ruled := p.Labels["ruled"]; {
+	case ruled == "" || len(w.policy.Rules) == 0:
+		return w.policy
+	case ruled == "yes":
+		return w.policy.Rules[0].Policy
+	}
+	return w.policy.Rules[1].Policy
+}
+
 // wishes are what all that concern a pod want for it, and whether one that knows it has said so alone; none for a pod that is of no
 // concern. They are the policy said again, in other words than the plan's.
 func (w *drainWorld) wishes(p *corev1.Pod) (all []string, told bool) {
@@ -110,34 +132,35 @@ func (w *drainWorld) wishes(p *corev1.Pod) (all []string, told bool) {
 	if do := p.Annotations[AnnotationEviction]; do != "" {
 		return []string{do}, true
 	}
-	if len(w.policy.Rules) > 0 && p.Labels["ruled"] == "yes" {
-		switch do := w.policy.Rules[0].Do; {
-		case do == DoDelete:
-			return []string{DoEvict}, true
-		case do != DoEvict || owner != nil:
-			return []string{do}, true
-		}
+	policy := w.over(p)
+	switch do := policy.Do; {
+	case do == DoDelete:
+		return []string{DoEvict}, true
+	case do != "" && (do != DoEvict || owner != nil):
+		return []string{do}, true
 	}
 	all = []string{DoEvict}
 	if p.Annotations[AnnotationDoNotDisrupt] == "true" {
-		all = append(all, w.policy.Annotated)
+		all = append(all, policy.Annotated)
 	}
 	if owner == nil {
-		all = append(all, w.policy.Unmanaged)
+		all = append(all, policy.Unmanaged)
 	}
 	if w.facts.Bound[string(p.UID)] != "" || w.facts.Unread[string(p.UID)] != "" {
-		all = append(all, w.policy.LocalVolumes)
+		all = append(all, policy.LocalVolumes)
 	}
-	limited := w.policy.JobsFor > 0 && w.policy.Jobs == DoWait
-	switch over := w.now.Sub(w.begun) >= w.policy.JobsFor; {
+	data, returns := len(p.Spec.Volumes) > 0, len(p.Spec.Containers[0].Resources.Limits) == 0
+	kept := data && (policy.EmptyDir == DoWait || policy.EmptyDir == DoBlock || policy.EmptyDir == DoRideThrough && !returns)
+	limited := policy.JobsFor > 0 && policy.Jobs == DoWait && !kept
+	switch over := w.now.Sub(w.begun) >= policy.JobsFor; {
 	case owner == nil || owner.Kind != "Job" || limited && over:
 	case limited:
 		all = append(all, aWhile)
 	default:
-		all = append(all, w.policy.Jobs)
+		all = append(all, policy.Jobs)
 	}
-	if len(p.Spec.Volumes) > 0 {
-		all = append(all, w.policy.EmptyDir)
+	if data {
+		all = append(all, policy.EmptyDir)
 	}
 	return all, false
 }
@@ -145,7 +168,7 @@ func (w *drainWorld) wishes(p *corev1.Pod) (all []string, told bool) {
 // tell is a pod in the words of a failure.
 func (w *drainWorld) tell(p *corev1.Pod) string {
 	all, told := w.wishes(p)
-	return fmt.Sprintf("%s (wanted: %v, told: %v, under %+v, alone: %v, downtimes: %v)", p.UID, all, told, w.policy, w.facts.Alone, w.facts.Downtimes)
+	return fmt.Sprintf("%s (wanted: %v, told: %v, under %+v, alone: %v, downtimes: %v)", p.UID, all, told, w.over(p), w.facts.Alone, w.facts.Downtimes)
 }
 
 // mayGo tells whether an eviction of the pod is right now: one objection is enough to keep it.
@@ -154,7 +177,7 @@ func (w *drainWorld) mayGo(p *corev1.Pod) bool {
 	objects := slices.ContainsFunc(all, func(do string) bool { return do != DoEvict })
 	stays := w.policy.Mode == ModeNever || w.policy.Mode == ModeAuto && w.facts.Alone
 	returns := len(p.Spec.Containers[0].Resources.Limits) == 0
-	young := w.now.Sub(p.Status.StartTime.Time) < w.policy.MinAge
+	young := w.now.Sub(p.Status.StartTime.Time) < w.over(p).MinAge
 	return len(all) > 0 && !objects && (told || !stays || !returns) && !young
 }
 

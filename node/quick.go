@@ -45,7 +45,7 @@ func staying(pods []*corev1.Pod, p Policy, f Facts) stance {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	for _, pod := range byName {
-		if v := judge(pod, p, f); v.decision != DecisionEvict || v.told {
+		if v := judge(pod, p.of(pod), f); v.decision != DecisionEvict || v.told {
 			continue
 		}
 		if why := missed(pod, f, expected); why != "" {

@@ -65,6 +65,8 @@ func TestStaying(t *testing.T) {
 		{"auto: a kubelet that ends pods at shutdown leaves none to come back", []*corev1.Pod{web(tolerating(300))}, auto, measured(func(f *Facts) { f.Ends = "the kubelet ends it" }), false, "not quick: " + expected + "shop/a: the kubelet ends it"},
 		{"auto: DaemonSets' pods do not matter", []*corev1.Pod{pod("d", ownedBy("DaemonSet", "proxy"))}, auto, measured(), true, "quick: " + strings.TrimSuffix(expected, "; ")},
 		{"auto: nor does a pod whose owner wants it evicted", []*corev1.Pod{web(tolerating(0), says(DoEvict))}, auto, measured(), true, "quick: " + strings.TrimSuffix(expected, "; ")},
+		{"auto: nor does a pod that a rule leaves on the node", []*corev1.Pod{web(onDisk(""))}, Policy{Mode: ModeAuto, Rules: []Rule{{Policy: Policy{EmptyDir: DoRideThrough}}}}, measured(), true, "quick: " + strings.TrimSuffix(expected, "; ")},
+		{"auto: a pod that a rule lets go does", []*corev1.Pod{web(onDisk(""))}, Policy{Mode: ModeAuto, EmptyDir: DoRideThrough, Rules: []Rule{{Policy: Policy{EmptyDir: DoEvict}}}}, measured(), false, "not quick: " + expected + "shop/a: it is moved after 0s without its node"},
 		{"auto: one pod that cannot stay makes all go", []*corev1.Pod{web(tolerating(300)), pod("b", ownedBy("ReplicaSet", "web"))}, auto, measured(), false, "not quick: " + expected + "shop/b: it is moved after 0s without its node"},
 		{"auto: on the only node pods have nowhere to go", []*corev1.Pod{web()}, auto, Facts{Now: noon, Alone: true}, true, "there is no other node to go to"},
 		{"auto: unless they would not come back to it either", []*corev1.Pod{web()}, auto, Facts{Now: noon, Alone: true, Ends: "the kubelet ends it"}, true, "there is no other node to go to, but the kubelet ends it"},

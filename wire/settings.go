@@ -55,20 +55,14 @@ func drainRules(c *config.Config, group string) node.DrainSettings {
 }
 
 func drainSettings(d config.Drain) node.DrainSettings {
-	unmanaged := d.UnmanagedPods
-	if unmanaged == config.Delete {
-		unmanaged = node.DoEvict
-	}
 	s := node.DrainSettings{
-		Policy: node.Policy{
-			Mode: d.Mode, Unmanaged: unmanaged, LocalVolumes: d.LocalVolumes, EmptyDir: d.EmptyDir, Jobs: d.Jobs,
-			JobsFor: time.Duration(d.JobTimeout), Annotated: d.AnnotatedPods, MinAge: time.Duration(d.MinPodAge),
-		},
+		Policy:  podPolicy(d),
 		Timeout: time.Duration(d.Timeout), Grace: time.Duration(d.GracePeriod), Wait: time.Duration(d.LoadBalancers.Wait),
 		Volumes: time.Duration(d.VolumeTimeout),
 	}
 	for _, r := range d.Rules {
-		rule := node.Rule{Namespaces: r.Namespaces, Do: r.Do}
+		rule := node.Rule{Namespaces: r.Namespaces, Policy: podPolicy(d.Under(r))}
+		rule.Policy.Do = r.Do
 		selector, err := metav1.LabelSelectorAsSelector(&r.PodSelector)
 		if err != nil { // Parse has seen to it that there is none
 			selector = labels.Nothing()
@@ -77,6 +71,18 @@ func drainSettings(d config.Drain) node.DrainSettings {
 		s.Rules = append(s.Rules, rule)
 	}
 	return s
+}
+
+// podPolicy is a drain without its rules.
+func podPolicy(d config.Drain) node.Policy {
+	unmanaged := d.UnmanagedPods
+	if unmanaged == config.Delete {
+		unmanaged = node.DoEvict
+	}
+	return node.Policy{
+		Mode: d.Mode, Unmanaged: unmanaged, LocalVolumes: d.LocalVolumes, EmptyDir: d.EmptyDir, Jobs: d.Jobs,
+		JobsFor: time.Duration(d.JobTimeout), Annotated: d.AnnotatedPods, MinAge: time.Duration(d.MinPodAge),
+	}
 }
 
 // policy is the configuration as the cycle reads it.

@@ -104,6 +104,10 @@ func TestPlan(t *testing.T) {
 	if strings.Index(text, "plan/alone") > strings.Index(text, "plan/web-0") {
 		t.Errorf("what keeps the drain from beginning does not come first:\n%s", text)
 	}
+	write(t, file, "apiVersion: kubebaton.io/v1alpha1\nkind: RebootConfiguration\ndrain: {rules: [{namespaces: [plan], unmanagedPods: delete}]}\n")
+	text = ask(exitOK, "it is deleted for good, as the setting says; a rule of the configuration wants it so")
+	felt(text, "alone", "lost")
+	write(t, file, "apiVersion: kubebaton.io/v1alpha1\nkind: RebootConfiguration\n")
 	now := int64(0)
 	if err := client.CoreV1().Pods(ns).Delete(t.Context(), "alone", metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
 		t.Fatal(err)

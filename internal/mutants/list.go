@@ -10,6 +10,7 @@ const (
 	store, verbs                       = "lock/store.go", "lock/verbs.go"
 	housekeep, order, canary           = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go"
 	change, drain, plan, rota, quick   = "node/change.go", "node/drain.go", "node/plan.go", "node/rota.go", "node/quick.go"
+	policy, config                     = "node/policy.go", "config/config.go"
 )
 
 // mutants are the promises, one broken in each.
@@ -407,6 +408,18 @@ func ofTheNode() []mutant {
 		{
 			name: "a pod without a controller is evicted unasked", file: plan, test: "TestPlan",
 			old: "known(cmp.Or(pol.Unmanaged, DoBlock))", new: "known(cmp.Or(pol.Unmanaged, DoEvict))",
+		},
+		{
+			name: "a rule's settings are those of no pod", file: policy, test: "TestPlan|TestDrainProperties",
+			old: "			return r.Policy\n", new: "			return p\n",
+		},
+		{
+			name: "the last rule that matches counts", file: policy, test: "TestPlan|TestDrainProperties",
+			old: "	for _, r := range p.Rules {\n		if r.matches", new: "	for _, r := range slices.Backward(p.Rules) {\n		if r.matches",
+		},
+		{
+			name: "what a rule does not say is as nobody says", file: config, test: "TestRulesOfADrain", pkg: "wire",
+			old: "	d.Jobs = cmp.Or(r.Jobs, d.Jobs)\n", new: "	d.Jobs = r.Jobs\n",
 		},
 		{
 			name: "pods stay on a node that is away for longer than they would", file: quick, test: "TestStaying",
