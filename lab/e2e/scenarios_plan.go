@@ -20,7 +20,7 @@ import (
 const (
 	youth   = 20 * time.Second
 	planned = "emptyDir: ride-through, jobs: wait, jobTimeout: 10s, annotatedPods: ride-through, minPodAge: 20s, " +
-		"rules: [{podSelector: {matchLabels: {app: " + greenName + "}}, do: delete}]"
+		"rules: [{podSelector: {matchLabels: {app: " + greenName + "}}, do: delete}, {podSelector: {matchLabels: {app: loose}}, annotatedPods: evict}]"
 )
 
 // asPlanned holds the drain to the plan that `baton-agent plan` prints before.
@@ -30,6 +30,7 @@ func asPlanned(p *play) {
 		"young":   "wait age",
 		"told":    "ride-through pod-annotation",
 		"spared":  "ride-through pod-annotation",
+		"loose":   "evict controller", // spared but for a rule
 		"scratch": "ride-through empty-dir",
 		"task":    "wait job",
 		greenName: "evict rule",
@@ -38,9 +39,11 @@ func asPlanned(p *play) {
 	p.single("told", func(t *corev1.PodTemplateSpec) {
 		t.Annotations = map[string]string{"kubebaton.io/eviction": "ride-through"}
 	})
-	p.single("spared", func(t *corev1.PodTemplateSpec) {
-		t.Annotations = map[string]string{"karpenter.sh/do-not-disrupt": "true"}
-	})
+	for _, name := range []string{"spared", "loose"} {
+		p.single(name, func(t *corev1.PodTemplateSpec) {
+			t.Annotations = map[string]string{"karpenter.sh/do-not-disrupt": "true"}
+		})
+	}
 	p.single("scratch", func(t *corev1.PodTemplateSpec) { t.Spec.Volumes = []corev1.Volume{{Name: "data"}} }) // an emptyDir
 	p.task("task")
 	p.green()
