@@ -30,7 +30,7 @@ func asPlanned(p *play) {
 		"young":   "wait age",
 		"told":    "ride-through pod-annotation",
 		"spared":  "ride-through pod-annotation",
-		"loose":   "evict controller", // spared but for a rule
+		"loose":   "evict pod-annotation", // spared but for a rule
 		"scratch": "ride-through empty-dir",
 		"task":    "wait job",
 		greenName: "evict rule",
