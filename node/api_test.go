@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -1053,7 +1054,7 @@ func permitted(t *testing.T, c kube.Interface, node string) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := CanImpersonate(t.Context(), c, node)
+		_, err := listPods(t.Context(), c, node)
 		if err == nil {
 			return
 		}
@@ -1090,31 +1091,54 @@ func TestOwnNode(t *testing.T) {
 			t.Errorf("listing as the own node: got %v, want 403", err)
 		}
 		asOther, _ := connect(t, OwnNodeConfig(cfg, other.node))
-		if err := CanImpersonate(t.Context(), asOther, other.node); !apierrors.IsForbidden(err) {
+		if _, err := listPods(t.Context(), asOther, other.node); !apierrors.IsForbidden(err) {
 			t.Errorf("as the other node: got %v, want 403", err)
 		}
 		if diff := cmp.Diff([]string{"web-0"}, other.podNames()); diff != "" {
 			t.Error(diff)
 		}
 	})
-	for i, missing := range []string{"impersonation itself", "list and watch"} {
-		t.Run("without the right for "+missing+" the probe says forbidden", func(t *testing.T) {
+	plainRules := []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"pods/eviction"}, Verbs: []string{"create"}},
+	}
+	for name, tc := range map[string]struct {
+		rules     []rbacv1.PolicyRule
+		own, pods int // requests as the node, and in the agent's name for pods and evictions
+		says      int // lines of the log
+	}{
+		"where both is admitted it never acts in its own name":                                         {rules: append(plainRules, ownNodeRules()...), own: 3},
+		"without the right for impersonation itself it asks once, says so, and drains in its own name": {rules: append(plainRules, ownNodeRules()[1:]...), own: 1, pods: 3, says: 1},
+		"nor does it ask again without the rights to list and watch":                                   {rules: append(plainRules, ownNodeRules()[0], ownNodeRules()[2]), own: 1, pods: 3, says: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
-			full := newScene(t)
-			fullOwn, _ := connect(t, OwnNodeConfig(full.agent(ownNodeRules()...), full.node))
-			own, _ := connect(t, OwnNodeConfig(s.agent(slices.Delete(ownNodeRules(), i, i+1)...), s.node))
-			permitted(t, fullOwn, full.node) // granted later than what is tested: the authorizer has seen both
-			if err := CanImpersonate(t.Context(), own, s.node); !apierrors.IsForbidden(err) {
-				t.Errorf("got %v, want 403", err)
+			cfg := s.agent(tc.rules...)
+			own, asNode := connect(t, OwnNodeConfig(cfg, s.node))
+			plain, asAgent := connect(t, cfg)
+			permitted(t, plain, s.node)
+			if tc.pods == 0 {
+				permitted(t, own, s.node)
+			}
+			s.pod("web-0")
+			asNode.reset()
+			asAgent.reset()
+			var log strings.Builder
+			d, err := NewDrainer(DrainerConfig{Clientset: own, Cluster: plain, Node: s.node, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.drain(d, time.Minute, DrainSettings{}, nil); err != nil { // its first request is a WATCH
+				t.Fatal(err)
+			}
+			if n, m := asNode.count("/pods"), asAgent.count("/pods"); n != tc.own || m != tc.pods {
+				t.Errorf("as the node %v, as the agent %v", asNode.calls, asAgent.calls)
+			}
+			if n := strings.Count(log.String(), "the agent's own rights"); n != tc.says || strings.Count(log.String(), "\n") != n {
+				t.Errorf("it says: %s", log.String())
 			}
 		})
 	}
-	t.Run("a server that cannot be asked is another error", func(t *testing.T) {
-		own, _ := connect(t, OwnNodeConfig(&rest.Config{Host: "http://127.0.0.1:1"}, "n"))
-		if err := CanImpersonate(t.Context(), own, "n"); err == nil || apierrors.IsForbidden(err) {
-			t.Errorf("got %v", err)
-		}
-	})
 	t.Run("the request carries the user name and nothing else", func(t *testing.T) {
 		var got []http.Header
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -1124,7 +1148,7 @@ func TestOwnNode(t *testing.T) {
 		}))
 		defer server.Close()
 		own, _ := connect(t, OwnNodeConfig(&rest.Config{Host: server.URL}, "n1"))
-		_ = CanImpersonate(t.Context(), own, "n1")
+		_, _ = listPods(t.Context(), own, "n1")
 		want := map[string][]string{"Impersonate-User": {"system:node:n1"}}
 		for _, header := range got {
 			sent := map[string][]string{}

@@ -153,7 +153,7 @@ func (d *Drainer) awaitDetached(ctx context.Context, volumes []string, waiting f
 func (d *Drainer) detached(ctx context.Context, volume string) bool {
 	name := attachmentOf(volume, d.node)
 	var a storagev1.VolumeAttachment
-	err := d.clientset.CoreV1().RESTClient().Get().AbsPath("/apis/storage.k8s.io/v1").Resource("volumeattachments").Name(name).Do(ctx).Into(&a)
+	err := d.as.client().CoreV1().RESTClient().Get().AbsPath("/apis/storage.k8s.io/v1").Resource("volumeattachments").Name(name).Do(ctx).Into(&a)
 	switch {
 	case apierrors.IsNotFound(err):
 		return true

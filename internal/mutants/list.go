@@ -10,6 +10,7 @@ const (
 	store, verbs                       = "lock/store.go", "lock/verbs.go"
 	housekeep, order, canary           = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go"
 	change, drain, plan, rota, quick   = "node/change.go", "node/drain.go", "node/plan.go", "node/rota.go", "node/quick.go"
+	identity                           = "node/identity.go"
 )
 
 // mutants are the promises, one broken in each.
@@ -386,6 +387,14 @@ func ofTheNode() []mutant {
 		{
 			name: "the shields of others are taken off", file: change, test: "TestPatch",
 			old: "		absent := slices.DeleteFunc(slices.Clone(from.Bare), ", new: "		absent := slices.DeleteFunc(shieldKeys(), ",
+		},
+		{
+			name: "that both names are refused is believed", file: identity, test: "TestInWhoseName",
+			old: "	if agentErr != nil {\n", new: "	i.chosen.Store(&i.agent)\n	if agentErr != nil {\n",
+		},
+		{
+			name: "the agent evicts by its own rights before it knows whether its node's would do", file: identity, test: "TestInWhoseName",
+			old: "	return i.node\n", new: "	return i.agent\n",
 		},
 		{
 			name: "an eviction hits the next pod of that name", file: drain, test: "TestEvict",
