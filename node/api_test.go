@@ -52,7 +52,7 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// counter counts requests, "VERB PATH" without the query.
+// counter counts requests, "METHOD PATH" without the query; a watch is a WATCH.
 type counter struct {
 	http.RoundTripper
 	mu    sync.Mutex
@@ -60,8 +60,12 @@ type counter struct {
 }
 
 func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
+	method := r.Method
+	if r.URL.Query().Get("watch") != "" {
+		method = "WATCH"
+	}
 	c.mu.Lock()
-	c.calls = append(c.calls, r.Method+" "+r.URL.Path)
+	c.calls = append(c.calls, method+" "+r.URL.Path)
 	c.mu.Unlock()
 	return c.RoundTripper.RoundTrip(r)
 }
@@ -134,6 +138,19 @@ func (s *scene) client() *Client {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return c
+}
+
+// watched is a Client that watches the Node, and knows it.
+func (s *scene) watched(t *testing.T) *Client {
+	t.Helper()
+	c := s.client()
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	_, news := c.latest()
+	watching.Go(func() { _ = c.Watch(ctx, func(View, bool) {}) })
+	t.Cleanup(func() { cancel(); watching.Wait() })
+	<-news
 	return c
 }
 
@@ -505,8 +522,8 @@ func TestNew(t *testing.T) {
 		if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "clientset") || !strings.Contains(err.Error(), "node name") {
 			t.Errorf("got %v", err)
 		}
-		_, err := NewDrainer(DrainerConfig{Concurrency: -1})
-		for _, want := range []string{"clientset", "node name", "negative"} {
+		_, err := NewDrainer(DrainerConfig{Concurrency: -1, Follow: &Client{name: "other"}})
+		for _, want := range []string{"clientset", "node name", "negative", "other"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to name %q", err, want)
 			}
@@ -782,6 +799,35 @@ func TestDrain(t *testing.T) {
 			t.Errorf("%d of them DELETE", n)
 		}
 	})
+	for name, follows := range map[string]bool{"that watches the Node by itself": false, "that follows the agent's watch of the Node": true} {
+		t.Run("what a drain asks for "+name, func(t *testing.T) {
+			s := newScene(t)
+			const pods = 5
+			want := []string{"GET /api/v1/pods", "WATCH /api/v1/pods"}
+			for i := range pods {
+				p := s.pod(fmt.Sprint("p", i), func(p *corev1.Pod) { p.OwnerReferences[0].UID = types.UID(fmt.Sprint("rs-", i)) })
+				want = append(want, "POST /api/v1/namespaces/"+s.ns+"/pods/"+p.Name+"/eviction")
+			}
+			cfg := DrainerConfig{Clientset: s.clientset, Node: s.node}
+			if follows {
+				cfg.Follow = s.watched(t)
+			} else {
+				want = append(want, "WATCH /api/v1/nodes")
+			}
+			d, err := NewDrainer(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.requests.reset()
+			if _, err := s.drain(d, time.Minute, DrainSettings{Volumes: time.Minute}, nil); err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(want)
+			if diff := cmp.Diff(want, slices.Sorted(slices.Values(s.requests.calls))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
 	t.Run("many pods under one budget that allows them all go without a refusal", func(t *testing.T) {
 		s := newScene(t)
 		for i := range 20 {

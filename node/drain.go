@@ -55,8 +55,11 @@ type DrainerConfig struct {
 	// Cluster has the agent's own rights, for what is not the node's, and for its pods where Clientset is forbidden to read them; nil:
 	// there is only Clientset.
 	Cluster kube.Interface
-	Node    string // our own Node's name
-	Self    string // name of the agent's own pod: that it runs is no news to it
+	// Follow is the Client of our own Node, whose Watch goes on, for the volumes that the Node names; nil: a drain that awaits volumes
+	// watches the Node by itself.
+	Follow *Client
+	Node   string // our own Node's name
+	Self   string // name of the agent's own pod: that it runs is no news to it
 	// EndsPods tells whether the kubelet ends every pod when the host shuts down; nil: it does not.
 	EndsPods func(context.Context) (bool, error)
 	// OthersDown names the other nodes that may be down now; nil: none.
@@ -70,6 +73,7 @@ type DrainerConfig struct {
 type Drainer struct {
 	as          *identity
 	cluster     kube.Interface
+	follow      *Client
 	node, self  string
 	concurrency int
 	endsPods    func(context.Context) (bool, error)
@@ -88,6 +92,9 @@ func NewDrainer(cfg DrainerConfig) (*Drainer, error) {
 	if cfg.Node == "" {
 		faults = append(faults, errors.New("no node name"))
 	}
+	if cfg.Follow != nil && cfg.Follow.name != cfg.Node {
+		faults = append(faults, fmt.Errorf("it is to follow node %q", cfg.Follow.name))
+	}
 	if cfg.Concurrency < 0 {
 		faults = append(faults, fmt.Errorf("concurrency %d is negative", cfg.Concurrency))
 	}
@@ -99,8 +106,9 @@ func NewDrainer(cfg DrainerConfig) (*Drainer, error) {
 		return nil, fmt.Errorf("configuring the drain: %w", err)
 	}
 	return &Drainer{
-		as: &identity{node: cfg.Clientset, agent: cfg.Cluster, log: logger(cfg.Log)}, cluster: cmp.Or(cfg.Cluster, cfg.Clientset), node: cfg.Node, self: cfg.Self, concurrency: cfg.Concurrency,
-		endsPods: cfg.EndsPods, othersDown: cfg.OthersDown, metrics: m, log: logger(cfg.Log),
+		as: &identity{node: cfg.Clientset, agent: cfg.Cluster, log: logger(cfg.Log)}, cluster: cmp.Or(cfg.Cluster, cfg.Clientset),
+		follow: cfg.Follow, node: cfg.Node, self: cfg.Self, concurrency: cfg.Concurrency, endsPods: cfg.EndsPods,
+		othersDown: cfg.OthersDown, metrics: m, log: logger(cfg.Log),
 	}, nil
 }
 
@@ -199,7 +207,15 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 	watching.Go(func() {
 		end(d.watch(ctx, func(found map[string]*corev1.Pod) { latest(snapshots, found) }))
 	})
-	vols := awaiting{settings: s}
+	vols := awaiting{settings: s, node: d.follow}
+	if vols.node == nil && s.Volumes > 0 {
+		own, err := New(Config{Clientset: d.cluster, Name: d.node, Log: d.log})
+		if err != nil {
+			return err
+		}
+		vols.node = own
+		watching.Go(func() { _ = own.Watch(ctx, func(View, bool) {}) }) // from now on, so that nothing has to be asked for at the end
+	}
 	err := d.run(ctx, effects{
 		snapshots: snapshots,
 		facts:     func(ctx context.Context, pods []*corev1.Pod) (Facts, error) { return d.facts(ctx, pods, s) },

@@ -158,7 +158,7 @@ func (a *Agent) drainer(plain kube.Interface, slots *lock.Slots) (*node.Drainer,
 		return nil, err
 	}
 	return node.NewDrainer(node.DrainerConfig{
-		Clientset: own, Cluster: plain, Node: a.Node, Self: a.Pod, EndsPods: a.host.KubeletEndsPods,
+		Clientset: own, Cluster: plain, Follow: a.client, Node: a.Node, Self: a.Pod, EndsPods: a.host.KubeletEndsPods,
 		OthersDown: func(ctx context.Context) ([]string, error) { return holders(ctx, slots, a.Node) }, Metrics: a.Registry, Log: a.Log,
 	})
 }

@@ -10,7 +10,7 @@ const (
 	store, verbs                       = "lock/store.go", "lock/verbs.go"
 	housekeep, order, canary           = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go"
 	change, drain, plan, rota, quick   = "node/change.go", "node/drain.go", "node/plan.go", "node/rota.go", "node/quick.go"
-	identity                           = "node/identity.go"
+	identity, client                   = "node/identity.go", "node/client.go"
 )
 
 // mutants are the promises, one broken in each.
@@ -395,6 +395,14 @@ func ofTheNode() []mutant {
 		{
 			name: "the agent evicts by its own rights before it knows whether its node's would do", file: identity, test: "TestInWhoseName",
 			old: "	return i.node\n", new: "	return i.agent\n",
+		},
+		{
+			name: "what a watch shows late is believed by a drain", file: client, test: "TestVolumesAreAwaited",
+			old: "	if uid == c.last.uid && older(n.ResourceVersion, c.last.version) {", new: "	if n == nil {",
+		},
+		{
+			name: "a Node that is gone has no volumes", file: client, test: "TestVolumesAreAwaited",
+			old: "	c.know(seen{uid: c.last.uid, version: c.last.version, gone: true})", new: "	c.know(seen{uid: c.last.uid, version: c.last.version})",
 		},
 		{
 			name: "an eviction hits the next pod of that name", file: drain, test: "TestEvict",
