@@ -780,7 +780,7 @@ func TestDrain(t *testing.T) {
 			t.Error(diff)
 		}
 	})
-	t.Run("a full node costs one request a pod and a handful", func(t *testing.T) {
+	t.Run("a full node costs one request a pod, one watch, and one list that confirms that it is empty", func(t *testing.T) {
 		s := newScene(t)
 		const pods = 110
 		for i := range pods {
@@ -792,7 +792,7 @@ func TestDrain(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("%d pods of 12 controllers: %v, %d requests", pods, time.Since(begun), len(s.requests.calls))
-		if n := len(s.requests.calls); n > pods+5 {
+		if n := len(s.requests.calls); n != pods+2 {
 			t.Errorf("%d requests", n)
 		}
 		if n := s.requests.count("DELETE"); n != 0 {
