@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -51,7 +52,7 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// counter counts requests, "VERB PATH" without the query.
+// counter counts requests, "METHOD PATH" without the query; a watch is a WATCH.
 type counter struct {
 	http.RoundTripper
 	mu    sync.Mutex
@@ -59,8 +60,12 @@ type counter struct {
 }
 
 func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
+	method := r.Method
+	if r.URL.Query().Get("watch") != "" {
+		method = "WATCH"
+	}
 	c.mu.Lock()
-	c.calls = append(c.calls, r.Method+" "+r.URL.Path)
+	c.calls = append(c.calls, method+" "+r.URL.Path)
 	c.mu.Unlock()
 	return c.RoundTripper.RoundTrip(r)
 }
@@ -133,6 +138,19 @@ func (s *scene) client() *Client {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return c
+}
+
+// watched is a Client that watches the Node, and knows it.
+func (s *scene) watched(t *testing.T) *Client {
+	t.Helper()
+	c := s.client()
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	_, news := c.latest()
+	watching.Go(func() { _ = c.Watch(ctx, func(View, bool) {}) })
+	t.Cleanup(func() { cancel(); watching.Wait() })
+	<-news
 	return c
 }
 
@@ -504,8 +522,8 @@ func TestNew(t *testing.T) {
 		if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "clientset") || !strings.Contains(err.Error(), "node name") {
 			t.Errorf("got %v", err)
 		}
-		_, err := NewDrainer(DrainerConfig{Concurrency: -1})
-		for _, want := range []string{"clientset", "node name", "negative"} {
+		_, err := NewDrainer(DrainerConfig{Concurrency: -1, Follow: &Client{name: "other"}})
+		for _, want := range []string{"clientset", "node name", "negative", "other"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to name %q", err, want)
 			}
@@ -762,7 +780,7 @@ func TestDrain(t *testing.T) {
 			t.Error(diff)
 		}
 	})
-	t.Run("a full node costs one request a pod and a handful", func(t *testing.T) {
+	t.Run("a full node costs one request a pod, one watch, a list of budgets, and one of pods that confirms that it is empty", func(t *testing.T) {
 		s := newScene(t)
 		const pods = 110
 		for i := range pods {
@@ -774,13 +792,45 @@ func TestDrain(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("%d pods of 12 controllers: %v, %d requests", pods, time.Since(begun), len(s.requests.calls))
-		if n := len(s.requests.calls); n > pods+5 {
+		if n := len(s.requests.calls); n != pods+3 {
 			t.Errorf("%d requests", n)
 		}
 		if n := s.requests.count("DELETE"); n != 0 {
 			t.Errorf("%d of them DELETE", n)
 		}
 	})
+	for name, inAgent := range map[string]bool{"by itself": false, "after a preflight, by an agent that watches the Node": true} {
+		t.Run("what a drain asks for "+name, func(t *testing.T) {
+			s := newScene(t)
+			const pods = 5
+			want := []string{"GET /api/v1/pods", "WATCH /api/v1/pods"}
+			for i := range pods {
+				p := s.pod(fmt.Sprint("p", i), func(p *corev1.Pod) { p.OwnerReferences[0].UID = types.UID(fmt.Sprint("rs-", i)) })
+				want = append(want, "POST /api/v1/namespaces/"+s.ns+"/pods/"+p.Name+"/eviction")
+			}
+			cfg := DrainerConfig{Clientset: s.clientset, Node: s.node}
+			if inAgent {
+				cfg.Follow = s.watched(t)
+			} else {
+				want = append(want, "WATCH /api/v1/nodes", "GET /apis/policy/v1/namespaces/"+s.ns+"/poddisruptionbudgets")
+			}
+			d, err := NewDrainer(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Look(t.Context(), DrainSettings{}, inAgent); err != nil {
+				t.Fatal(err)
+			}
+			s.requests.reset()
+			if _, err := s.drain(d, time.Minute, DrainSettings{Volumes: time.Minute}, nil); err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(want)
+			if diff := cmp.Diff(want, slices.Sorted(slices.Values(s.requests.calls))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
 	t.Run("many pods under one budget that allows them all go without a refusal", func(t *testing.T) {
 		s := newScene(t)
 		for i := range 20 {
@@ -1053,7 +1103,7 @@ func permitted(t *testing.T, c kube.Interface, node string) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := CanImpersonate(t.Context(), c, node)
+		_, err := listPods(t.Context(), c, node)
 		if err == nil {
 			return
 		}
@@ -1090,31 +1140,54 @@ func TestOwnNode(t *testing.T) {
 			t.Errorf("listing as the own node: got %v, want 403", err)
 		}
 		asOther, _ := connect(t, OwnNodeConfig(cfg, other.node))
-		if err := CanImpersonate(t.Context(), asOther, other.node); !apierrors.IsForbidden(err) {
+		if _, err := listPods(t.Context(), asOther, other.node); !apierrors.IsForbidden(err) {
 			t.Errorf("as the other node: got %v, want 403", err)
 		}
 		if diff := cmp.Diff([]string{"web-0"}, other.podNames()); diff != "" {
 			t.Error(diff)
 		}
 	})
-	for i, missing := range []string{"impersonation itself", "list and watch"} {
-		t.Run("without the right for "+missing+" the probe says forbidden", func(t *testing.T) {
+	plainRules := []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"pods/eviction"}, Verbs: []string{"create"}},
+	}
+	for name, tc := range map[string]struct {
+		rules     []rbacv1.PolicyRule
+		own, pods int // requests as the node, and in the agent's name for pods and evictions
+		says      int // lines of the log
+	}{
+		"where both is admitted it never acts in its own name":                                         {rules: append(plainRules, ownNodeRules()...), own: 3},
+		"without the right for impersonation itself it asks once, says so, and drains in its own name": {rules: append(plainRules, ownNodeRules()[1:]...), own: 1, pods: 3, says: 1},
+		"nor does it ask again without the rights to list and watch":                                   {rules: append(plainRules, ownNodeRules()[0], ownNodeRules()[2]), own: 1, pods: 3, says: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
-			full := newScene(t)
-			fullOwn, _ := connect(t, OwnNodeConfig(full.agent(ownNodeRules()...), full.node))
-			own, _ := connect(t, OwnNodeConfig(s.agent(slices.Delete(ownNodeRules(), i, i+1)...), s.node))
-			permitted(t, fullOwn, full.node) // granted later than what is tested: the authorizer has seen both
-			if err := CanImpersonate(t.Context(), own, s.node); !apierrors.IsForbidden(err) {
-				t.Errorf("got %v, want 403", err)
+			cfg := s.agent(tc.rules...)
+			own, asNode := connect(t, OwnNodeConfig(cfg, s.node))
+			plain, asAgent := connect(t, cfg)
+			permitted(t, plain, s.node)
+			if tc.pods == 0 {
+				permitted(t, own, s.node)
+			}
+			s.pod("web-0")
+			asNode.reset()
+			asAgent.reset()
+			var log strings.Builder
+			d, err := NewDrainer(DrainerConfig{Clientset: own, Cluster: plain, Node: s.node, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.drain(d, time.Minute, DrainSettings{}, nil); err != nil { // its first request is a WATCH
+				t.Fatal(err)
+			}
+			if n, m := asNode.count("/pods"), asAgent.count("/pods"); n != tc.own || m != tc.pods {
+				t.Errorf("as the node %v, as the agent %v", asNode.calls, asAgent.calls)
+			}
+			if n := strings.Count(log.String(), "the agent's own rights"); n != tc.says || strings.Count(log.String(), "\n") != n {
+				t.Errorf("it says: %s", log.String())
 			}
 		})
 	}
-	t.Run("a server that cannot be asked is another error", func(t *testing.T) {
-		own, _ := connect(t, OwnNodeConfig(&rest.Config{Host: "http://127.0.0.1:1"}, "n"))
-		if err := CanImpersonate(t.Context(), own, "n"); err == nil || apierrors.IsForbidden(err) {
-			t.Errorf("got %v", err)
-		}
-	})
 	t.Run("the request carries the user name and nothing else", func(t *testing.T) {
 		var got []http.Header
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -1124,7 +1197,7 @@ func TestOwnNode(t *testing.T) {
 		}))
 		defer server.Close()
 		own, _ := connect(t, OwnNodeConfig(&rest.Config{Host: server.URL}, "n1"))
-		_ = CanImpersonate(t.Context(), own, "n1")
+		_, _ = listPods(t.Context(), own, "n1")
 		want := map[string][]string{"Impersonate-User": {"system:node:n1"}}
 		for _, header := range got {
 			sent := map[string][]string{}

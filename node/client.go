@@ -43,7 +43,8 @@ type Client struct {
 	restored  func()
 
 	mu   sync.Mutex
-	last seen // the latest that is known
+	last seen          // the latest that is known
+	news chan struct{} // closed when that is no longer the latest
 }
 
 // New checks cfg and names all that is missing.
@@ -61,7 +62,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Restored == nil {
 		cfg.Restored = func() {}
 	}
-	return &Client{clientset: cfg.Clientset, name: cfg.Name, log: logger(cfg.Log), restored: cfg.Restored}, nil
+	return &Client{clientset: cfg.Clientset, name: cfg.Name, log: logger(cfg.Log), restored: cfg.Restored, news: make(chan struct{})}, nil
 }
 
 func logger(l *slog.Logger) *slog.Logger {
@@ -73,7 +74,7 @@ func logger(l *slog.Logger) *slog.Logger {
 
 // Get reads the Node from the store, not from a cache of the API server.
 func (c *Client) Get(ctx context.Context) (View, error) {
-	before := c.latest()
+	before, _ := c.latest()
 	n, err := c.clientset.CoreV1().Nodes().Get(ctx, c.name, metav1.GetOptions{})
 	if err != nil {
 		return View{}, fmt.Errorf("getting node %q: %w", c.name, err)
@@ -85,37 +86,60 @@ func (c *Client) Get(ctx context.Context) (View, error) {
 	if v.UID == before.uid && older(v.ResourceVersion, before.version) {
 		c.goneBack(fmt.Errorf("getting it: %w: it was at version %s and is at %s", kube.ErrRestored, before.version, v.ResourceVersion))
 	}
-	c.saw(v)
+	c.saw(n)
 	return v, nil
 }
 
-// seen is a version of the Node.
-type seen struct{ uid, version string }
+// seen is a version of the Node, and what those look at who follow it. The zero value: nothing is known of it.
+type seen struct {
+	uid, version string
+	gone         bool     // a watch has shown since that there is no Node of the name
+	volumes      []string // of CSI drivers, in use or attached by its status
+}
+
+func (s seen) known() bool { return s.uid != "" && !s.gone }
 
 func older(a, b string) bool {
 	n, err := resourceversion.CompareResourceVersion(a, b)
 	return err == nil && n < 0
 }
 
-func (c *Client) latest() seen {
+// latest is the latest version that Get, Patch or Watch has brought, and what is closed when there is a later one.
+func (c *Client) latest() (seen, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.last
+	return c.last, c.news
 }
 
-// saw keeps the version of v if it is the latest.
-func (c *Client) saw(v View) {
+// know makes s the latest. The caller holds the lock.
+func (c *Client) know(s seen) {
+	c.last = s
+	close(c.news)
+	c.news = make(chan struct{})
+}
+
+// saw keeps n if it is the latest.
+func (c *Client) saw(n *corev1.Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if v.UID != c.last.uid || older(c.last.version, v.ResourceVersion) {
-		c.last = seen{v.UID, v.ResourceVersion}
+	uid := string(n.UID)
+	if uid == c.last.uid && older(n.ResourceVersion, c.last.version) {
+		return
 	}
+	c.know(seen{uid: uid, version: n.ResourceVersion, volumes: volumesOn(n)})
+}
+
+// missed keeps that there is no Node.
+func (c *Client) missed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.know(seen{uid: c.last.uid, version: c.last.version, gone: true})
 }
 
 // goneBack tells that the API server knows less than it did, and forgets what it knew.
 func (c *Client) goneBack(err error) {
 	c.mu.Lock()
-	c.last = seen{}
+	c.know(seen{})
 	c.mu.Unlock()
 	c.log.Warn("watching the node", "node", c.name, "error", err)
 	c.restored()
@@ -136,11 +160,8 @@ func (c *Client) Patch(ctx context.Context, from View, ch Change) (View, error) 
 	if err != nil {
 		return View{}, fmt.Errorf("patching node %q: %w", c.name, err)
 	}
-	v, err := viewOf(n)
-	if err == nil {
-		c.saw(v)
-	}
-	return v, err
+	c.saw(n)
+	return viewOf(n)
 }
 
 // Watch calls f with every new state of the Node, at first with the one it finds, until ctx ends. exists is false while
@@ -152,6 +173,7 @@ func (c *Client) Watch(ctx context.Context, f func(v View, exists bool)) error {
 	return kube.Watch(ctx, nodes.List, nodes.Watch, sel, &corev1.Node{}, func(found map[string]*corev1.Node) {
 		n, ok := found[c.name]
 		if !ok {
+			c.missed()
 			f(View{}, false)
 			return
 		}
@@ -160,7 +182,7 @@ func (c *Client) Watch(ctx context.Context, f func(v View, exists bool)) error {
 			warn(err)
 			return
 		}
-		c.saw(v)
+		c.saw(n)
 		f(v, true)
 	}, func(err error) {
 		if errors.Is(err, kube.ErrRestored) {

@@ -11,10 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-
-	"kubebaton.io/baton/kube"
 )
 
 // csiVolume begins the name that a volume of a CSI driver has in a Node's status. Only their names are known from their objects.
@@ -26,6 +22,7 @@ const beforeDeadline = 5 * time.Second
 // awaiting is how long a run waits for volumes, however often it does.
 type awaiting struct {
 	settings DrainSettings
+	node     *Client   // shows the Node; not needed without a time for volumes
 	until    time.Time // when they were awaited for long enough; zero: they were not yet
 	still    string    // those that were on the node then
 }
@@ -40,9 +37,9 @@ func (a *awaiting) wait(ctx context.Context, d *Drainer, left []*corev1.Pod, wai
 	switch {
 	case a.settings.Volumes == 0:
 	case now.Before(a.until):
-		a.still, waited = d.awaitVolumes(ctx, left, a.until, waiting)
+		a.still, waited = a.awaitVolumes(ctx, d, left, waiting)
 	case first:
-		a.still = d.volumesNow(ctx, left)
+		a.still = a.volumesNow(ctx, d, left)
 	}
 	return a.still, waited
 }
@@ -59,15 +56,16 @@ func (s DrainSettings) volumesUntil(now time.Time) time.Time {
 // notKnown stands for the volumes of a Node that cannot be read.
 const notKnown = "which is not known"
 
+// lookTime bounds how long a Node is awaited of which nothing is known yet by one who only looks.
+const lookTime = time.Second
+
 // volumesNow says which volumes the Node names, but for those of the pods that are left.
-func (d *Drainer) volumesNow(ctx context.Context, left []*corev1.Pod) string {
+func (a *awaiting) volumesNow(ctx context.Context, d *Drainer, left []*corev1.Pod) string {
 	stay := d.staying(ctx, left)
-	n, err := d.cluster.CoreV1().Nodes().Get(ctx, d.node, metav1.GetOptions{})
-	if err != nil {
-		d.log.Warn("looking at the node's volumes", "node", d.node, "error", err)
-		return notKnown
-	}
-	return list(volumesOn(n, stay))
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	_, still := a.awaitNode(ctx, stay, func(string) { cancel() })
+	return still
 }
 
 // staying are the volumes of the pods that are left.
@@ -83,8 +81,8 @@ func (d *Drainer) staying(ctx context.Context, left []*corev1.Pod) map[string]bo
 
 // awaitVolumes waits until the volumes of others than the pods that are left are detached from the node, and says which are not when
 // the time is over. waiting is told of each change until then; waited tells that it took time.
-func (d *Drainer) awaitVolumes(ctx context.Context, left []*corev1.Pod, until time.Time, waiting func(string)) (still string, waited bool) {
-	ctx, cancel := context.WithDeadline(ctx, until)
+func (a *awaiting) awaitVolumes(ctx context.Context, d *Drainer, left []*corev1.Pod, waiting func(string)) (still string, waited bool) {
+	ctx, cancel := context.WithDeadline(ctx, a.until)
 	defer cancel()
 	stay := d.staying(ctx, left)
 	told := ""
@@ -94,7 +92,7 @@ func (d *Drainer) awaitVolumes(ctx context.Context, left []*corev1.Pod, until ti
 			waiting(volumes)
 		}
 	}
-	gone, still := d.awaitNode(ctx, stay, tell)
+	gone, still := a.awaitNode(ctx, stay, tell)
 	if still == "" {
 		still = d.awaitDetached(ctx, gone, tell)
 	}
@@ -102,29 +100,27 @@ func (d *Drainer) awaitVolumes(ctx context.Context, left []*corev1.Pod, until ti
 }
 
 // awaitNode waits until the Node's status names no volume of a CSI driver any more but those that stay, neither as in use nor as
-// attached, and says which it named before, and which it still names when the time is over.
-func (d *Drainer) awaitNode(ctx context.Context, stay map[string]bool, waiting func(string)) (named []string, still string) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	nodes := d.cluster.CoreV1().Nodes()
-	own := kube.Selection{Fields: fields.OneTermEqualSelector(metav1.ObjectNameField, d.node).String()}
-	warn := func(err error) { d.log.Warn("watching the node's volumes", "node", d.node, "error", err) }
+// attached, and says which it named before, and which it still names when the time is over. What it goes by may be a moment old, but
+// not older than what the Client has read and written: not than the cordon.
+func (a *awaiting) awaitNode(ctx context.Context, stay map[string]bool, waiting func(string)) (named []string, still string) {
+	defer func() { slices.Sort(named); named = slices.Compact(named) }()
 	still = notKnown
-	_ = kube.Watch(ctx, nodes.List, nodes.Watch, own, &corev1.Node{}, func(found map[string]*corev1.Node) {
-		n, ok := found[d.node]
-		if !ok {
-			return
+	for {
+		n, news := a.node.latest()
+		if n.known() {
+			now := slices.DeleteFunc(slices.Clone(n.volumes), func(v string) bool { return stay[v] })
+			named = append(named, now...)
+			if still = list(now); still == "" {
+				return named, ""
+			}
+			waiting(still)
 		}
-		now := volumesOn(n, stay)
-		named = append(named, now...)
-		if still = list(now); still == "" {
-			cancel()
-			return
+		select {
+		case <-ctx.Done():
+			return named, still
+		case <-news:
 		}
-		waiting(still)
-	}, warn)
-	slices.Sort(named)
-	return slices.Compact(named), still
+	}
 }
 
 // awaitDetached waits until there is no VolumeAttachment for these volumes and this node any more, and says for which there still is
@@ -153,7 +149,7 @@ func (d *Drainer) awaitDetached(ctx context.Context, volumes []string, waiting f
 func (d *Drainer) detached(ctx context.Context, volume string) bool {
 	name := attachmentOf(volume, d.node)
 	var a storagev1.VolumeAttachment
-	err := d.clientset.CoreV1().RESTClient().Get().AbsPath("/apis/storage.k8s.io/v1").Resource("volumeattachments").Name(name).Do(ctx).Into(&a)
+	err := d.as.client().CoreV1().RESTClient().Get().AbsPath("/apis/storage.k8s.io/v1").Resource("volumeattachments").Name(name).Do(ctx).Into(&a)
 	switch {
 	case apierrors.IsNotFound(err):
 		return true
@@ -173,8 +169,8 @@ func attachmentOf(volume, node string) string {
 	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(handle+driver+node)))
 }
 
-// volumesOn are the volumes of CSI drivers that the Node's status names, but for those that stay, sorted.
-func volumesOn(n *corev1.Node, stay map[string]bool) []string {
+// volumesOn are the volumes of CSI drivers that the Node's status names, sorted.
+func volumesOn(n *corev1.Node) []string {
 	var all []string
 	for _, v := range n.Status.VolumesInUse {
 		all = append(all, string(v))
@@ -183,5 +179,5 @@ func volumesOn(n *corev1.Node, stay map[string]bool) []string {
 		all = append(all, string(v.Name))
 	}
 	slices.Sort(all)
-	return slices.DeleteFunc(slices.Compact(all), func(v string) bool { return stay[v] || !strings.HasPrefix(v, csiVolume) })
+	return slices.DeleteFunc(slices.Compact(all), func(v string) bool { return !strings.HasPrefix(v, csiVolume) })
 }

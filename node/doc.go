@@ -14,12 +14,15 @@
 //     a setting that is not known reads as `block`.
 //   - Nothing is evicted while a pod is there that blocks, or that is awaited without a limit, nor while the host cannot be asked
 //     whether pods outlive its reboot.
+//   - Where the API server lets the agent act as its own node, nothing is evicted in the agent's own name. Which of the two it is,
+//     the first request for pods finds out, and only one that was permitted settles it.
 //   - After [Drainer.Run] has returned, it sends no further eviction.
 //   - [Drainer.Run] returns nil only after a consistent LIST has confirmed what the watch showed: nothing is in the way.
 //
 // # Not guaranteed
 //
-//   - The state shown by a watch may be old; it is the write that finds out.
+//   - The state shown by a watch may be old; it is the write that finds out. Which volumes are on the node a drain goes by what the
+//     watch of the Node shows: that is not older than the cordon, but it may be a moment older than the end of the last pod.
 //   - An eviction whose reply was lost may have been accepted. The watch shows it.
 //   - The scheduler may bind one more pod with what it knew before the cordon. It is drained when the watch shows it
 //     before Run returns, not after.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,9 +52,14 @@ type DrainView struct {
 // DrainerConfig is what a [Drainer] needs; Clientset and Node are required.
 type DrainerConfig struct {
 	Clientset kube.Interface // best one from [OwnNodeConfig]
-	Cluster   kube.Interface // the agent's own rights, for what is not the node's; nil: Clientset
-	Node      string         // our own Node's name
-	Self      string         // name of the agent's own pod: that it runs is no news to it
+	// Cluster has the agent's own rights, for what is not the node's, and for its pods where Clientset is forbidden to read them; nil:
+	// there is only Clientset.
+	Cluster kube.Interface
+	// Follow is the Client of our own Node, whose Watch goes on, for the volumes that the Node names; nil: a drain that awaits volumes
+	// watches the Node by itself.
+	Follow *Client
+	Node   string // our own Node's name
+	Self   string // name of the agent's own pod: that it runs is no news to it
 	// EndsPods tells whether the kubelet ends every pod when the host shuts down; nil: it does not.
 	EndsPods func(context.Context) (bool, error)
 	// OthersDown names the other nodes that may be down now; nil: none.
@@ -65,8 +71,9 @@ type DrainerConfig struct {
 
 // Drainer plans and performs the drain of one node: our own.
 type Drainer struct {
-	clientset   kube.Interface
+	as          *identity
 	cluster     kube.Interface
+	follow      *Client
 	node, self  string
 	concurrency int
 	endsPods    func(context.Context) (bool, error)
@@ -86,6 +93,9 @@ func NewDrainer(cfg DrainerConfig) (*Drainer, error) {
 	if cfg.Node == "" {
 		faults = append(faults, errors.New("no node name"))
 	}
+	if cfg.Follow != nil && cfg.Follow.name != cfg.Node {
+		faults = append(faults, fmt.Errorf("it is to follow node %q", cfg.Follow.name))
+	}
 	if cfg.Concurrency < 0 {
 		faults = append(faults, fmt.Errorf("concurrency %d is negative", cfg.Concurrency))
 	}
@@ -96,18 +106,16 @@ func NewDrainer(cfg DrainerConfig) (*Drainer, error) {
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, fmt.Errorf("configuring the drain: %w", err)
 	}
-	if cfg.Cluster == nil {
-		cfg.Cluster = cfg.Clientset
-	}
 	return &Drainer{
-		clientset: cfg.Clientset, cluster: cfg.Cluster, node: cfg.Node, self: cfg.Self, concurrency: cfg.Concurrency,
-		endsPods: cfg.EndsPods, othersDown: cfg.OthersDown, metrics: m, log: logger(cfg.Log),
+		as: &identity{node: cfg.Clientset, agent: cfg.Cluster, log: logger(cfg.Log)}, cluster: cmp.Or(cfg.Cluster, cfg.Clientset),
+		follow: cfg.Follow, node: cfg.Node, self: cfg.Self, concurrency: cfg.Concurrency, endsPods: cfg.EndsPods,
+		othersDown: cfg.OthersDown, metrics: m, log: logger(cfg.Log),
 	}, nil
 }
 
 // Plan says what a drain would do with each of the node's pods now.
 func (d *Drainer) Plan(ctx context.Context, s DrainSettings) (DrainPlan, error) {
-	pods, err := listPods(ctx, d.clientset, d.node)
+	pods, err := d.list(ctx)
 	if err != nil {
 		return DrainPlan{}, err
 	}
@@ -125,7 +133,7 @@ type Outlook struct {
 // Look reads the pods once and says all that there is to say before a bid. With preflight it also looks for what would hold
 // the drain up; what cannot be asked is no warning.
 func (d *Drainer) Look(ctx context.Context, s DrainSettings, preflight bool) (Outlook, error) {
-	pods, err := listPods(ctx, d.clientset, d.node)
+	pods, err := d.list(ctx)
 	if err != nil {
 		return Outlook{}, err
 	}
@@ -179,9 +187,9 @@ func blocked(plans []PodPlan) (reason, message string) {
 
 // Run evicts what the plan says and returns nil when nothing is in the way any more: when every pod that is not ignored
 // and does not ride through has ended, and its volumes are off the node or have been awaited for long enough. It gives up on
-// no pod; ctx or the timeout of s ends it, with the context's error. When the host cannot be asked whether pods outlive its
-// reboot, it returns that error before it evicts what might have stayed: it is meant to be called again. progress is called,
-// from this goroutine, whenever something has changed.
+// no pod; ctx or the timeout of s ends it, with the context's error. When the pods may not be read, or the host cannot be asked
+// whether they outlive its reboot, it returns that error before it evicts what might have stayed: it is meant to be called again.
+// progress is called, from this goroutine, whenever something has changed.
 func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainView)) error {
 	if now := time.Now(); s.Begun.IsZero() || s.Begun.After(now) {
 		s.Begun = now
@@ -191,31 +199,39 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		ctx, done = context.WithDeadline(ctx, s.Begun.Add(s.Timeout))
 		defer done()
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, end := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	defer cancel()
+	defer end(nil)
 
 	snapshots := make(chan []*corev1.Pod, 1)
-	pods := d.clientset.CoreV1().Pods(metav1.NamespaceAll)
-	warn := func(err error) { d.log.Warn("watching the node's pods", "node", d.node, "error", err) }
 	watching.Go(func() {
-		_ = kube.Watch(ctx, pods.List, pods.Watch, kube.Selection{Fields: ownPods(d.node)}, &corev1.Pod{},
-			func(found map[string]*corev1.Pod) { latest(snapshots, found) }, warn)
+		end(d.watch(ctx, func(found map[string]*corev1.Pod) { latest(snapshots, found) }))
 	})
-	vols := awaiting{settings: s}
+	vols := awaiting{settings: s, node: d.follow}
+	if vols.node == nil && s.Volumes > 0 {
+		own, err := New(Config{Clientset: d.cluster, Name: d.node, Log: d.log})
+		if err != nil {
+			return err
+		}
+		vols.node = own
+		watching.Go(func() { _ = own.Watch(ctx, func(View, bool) {}) }) // from now on, so that nothing has to be asked for at the end
+	}
 	err := d.run(ctx, effects{
 		snapshots: snapshots,
 		facts:     func(ctx context.Context, pods []*corev1.Pod) (Facts, error) { return d.facts(ctx, pods, s) },
 		volumes:   d.bound,
 		budgets:   d.lately,
 		evict:     func(ctx context.Context, p PodPlan) error { return d.evict(ctx, p, s.Grace) },
-		confirm:   func(ctx context.Context) ([]*corev1.Pod, error) { return listPods(ctx, d.clientset, d.node) },
+		confirm:   d.list,
 		detached: func(ctx context.Context, left []*corev1.Pod, waiting func(string)) (string, bool) {
 			return vols.wait(ctx, d, left, waiting)
 		},
 		progress: progress,
 	}, newRota(s, d.concurrency))
+	if err != nil && errors.Is(err, ctx.Err()) {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("draining node %q: %w", d.node, err)
 	}
@@ -253,7 +269,7 @@ func (d *Drainer) evict(ctx context.Context, p PodPlan, grace time.Duration) err
 
 // post is the request for an eviction. What comes of a refusal is decided here and not by the client.
 func (d *Drainer) post(e *policyv1.Eviction) *rest.Request {
-	return d.clientset.PolicyV1().RESTClient().Post().AbsPath("/api/v1").Namespace(e.Namespace).
+	return d.as.client().PolicyV1().RESTClient().Post().AbsPath("/api/v1").Namespace(e.Namespace).
 		Resource("pods").Name(e.Name).SubResource("eviction").
 		MaxRetries(0).Body(e)
 }

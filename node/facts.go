@@ -248,7 +248,7 @@ func claimsOf(p *corev1.Pod) []string {
 func (d *Drainer) volumesOf(ctx context.Context, p *corev1.Pod) (podVolumes, error) {
 	var has podVolumes
 	for _, name := range claimsOf(p) {
-		claim, err := d.clientset.CoreV1().PersistentVolumeClaims(p.Namespace).Get(ctx, name, metav1.GetOptions{})
+		claim, err := d.as.client().CoreV1().PersistentVolumeClaims(p.Namespace).Get(ctx, name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err):
 			continue
@@ -257,7 +257,7 @@ func (d *Drainer) volumesOf(ctx context.Context, p *corev1.Pod) (podVolumes, err
 		case claim.Spec.VolumeName == "":
 			continue
 		}
-		v, err := d.clientset.CoreV1().PersistentVolumes().Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
+		v, err := d.as.client().CoreV1().PersistentVolumes().Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err):
 			continue

@@ -260,41 +260,50 @@ func TestVolumesAreAwaited(t *testing.T) {
 		return s, status
 	}
 	const left = "waits until these volumes are off the node: "
-	t.Run("until the node's status names none of a pod that has ended", func(t *testing.T) {
-		s, status := set(t)
-		var kubelet sync.WaitGroup
-		var views []DrainView
-		err := s.drainer(s.clientset).Run(t.Context(), DrainSettings{Volumes: time.Minute}, func(v DrainView) {
-			views = append(views, v)
-			if v.Reason != ReasonVolume {
-				return
+	for how, follow := range map[string]func(*testing.T, *scene) *Client{
+		"as the drain's own watch shows": func(*testing.T, *scene) *Client { return nil },
+		"as the agent's watch shows":     func(t *testing.T, s *scene) *Client { t.Helper(); return s.watched(t) },
+	} {
+		t.Run("until the node's status names none of a pod that has ended, "+how, func(t *testing.T) {
+			s, status := set(t)
+			var kubelet sync.WaitGroup
+			var views []DrainView
+			d, err := NewDrainer(DrainerConfig{Clientset: s.clientset, Node: s.node, Follow: follow(t, s)})
+			if err != nil {
+				t.Fatal(err)
 			}
-			switch {
-			case strings.Contains(v.Message, "^a, "):
-				kubelet.Go(func() {
-					status([]corev1.UniqueVolumeName{name("shared")}, []corev1.UniqueVolumeName{name("b"), name("shared")})
-				})
-			case strings.Contains(v.Message, "^b"):
-				kubelet.Go(func() {
-					status([]corev1.UniqueVolumeName{name("shared")}, []corev1.UniqueVolumeName{name("shared")})
-				})
+			err = d.Run(t.Context(), DrainSettings{Volumes: time.Minute}, func(v DrainView) {
+				views = append(views, v)
+				if v.Reason != ReasonVolume {
+					return
+				}
+				switch {
+				case strings.Contains(v.Message, "^a, "):
+					kubelet.Go(func() {
+						status([]corev1.UniqueVolumeName{name("shared")}, []corev1.UniqueVolumeName{name("b"), name("shared")})
+					})
+				case strings.Contains(v.Message, "^b"):
+					kubelet.Go(func() {
+						status([]corev1.UniqueVolumeName{name("shared")}, []corev1.UniqueVolumeName{name("shared")})
+					})
+				}
+			})
+			kubelet.Wait()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var said []string
+			for _, v := range views {
+				if v.Reason == ReasonVolume {
+					said = append(said, v.Message)
+				}
+			}
+			want := []string{left + string(name("a")) + ", " + string(name("b")), left + string(name("b"))}
+			if last := views[len(views)-1]; cmp.Diff(want, said) != "" || last.Summary != "3 pods evicted, 1 stay" {
+				t.Errorf("said %q, last %+v", said, last)
 			}
 		})
-		kubelet.Wait()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var said []string
-		for _, v := range views {
-			if v.Reason == ReasonVolume {
-				said = append(said, v.Message)
-			}
-		}
-		want := []string{left + string(name("a")) + ", " + string(name("b")), left + string(name("b"))}
-		if last := views[len(views)-1]; cmp.Diff(want, said) != "" || last.Summary != "3 pods evicted, 1 stay" {
-			t.Errorf("said %q, last %+v", said, last)
-		}
-	})
+	}
 	// What the attach/detach controller makes for a volume that is to be on the node, and deletes when it is off.
 	attachment := func(s *scene, handle string) string {
 		t.Helper()
@@ -402,6 +411,68 @@ func TestVolumesAreAwaited(t *testing.T) {
 		want := "3 pods evicted, 1 stay, still attached: " + string(name("a")) + ", " + string(name("b"))
 		if n := s.requests.count("/nodes"); last.Summary != want || n != 1 {
 			t.Errorf("said %q after %d looks at the Node", last.Summary, n)
+		}
+		s.requests.reset()
+		late.Begun = time.Now().Add(-time.Hour)
+		d, err := NewDrainer(DrainerConfig{Clientset: s.clientset, Node: s.node, Follow: s.client()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Run(t.Context(), late, func(v DrainView) { last = v }); err != nil || !strings.HasSuffix(last.Summary, notKnown) {
+			t.Errorf("of a Node that is not known it says %q, and ends with %v", last.Summary, err)
+		}
+	})
+	following := func(t *testing.T, s *scene, c *Client) string {
+		t.Helper()
+		d, err := NewDrainer(DrainerConfig{Clientset: s.clientset, Node: s.node, Follow: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last DrainView
+		if err := d.Run(t.Context(), DrainSettings{Volumes: time.Second}, func(v DrainView) { last = v }); err != nil {
+			t.Fatal(err)
+		}
+		return last.Summary
+	}
+	t.Run("by what the cordon brought, not by what a watch shows late from before it", func(t *testing.T) {
+		s := newScene(t)
+		c := s.client()
+		empty := s.view(c)
+		old, err := s.admin.CoreV1().Nodes().Get(t.Context(), s.node, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := old.DeepCopy()
+		n.Status.VolumesAttached = []corev1.AttachedVolume{{Name: name("late")}}
+		if n, err = s.admin.CoreV1().Nodes().UpdateStatus(t.Context(), n, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		empty.ResourceVersion = n.ResourceVersion // the agent has decided again, on a version that it does not show here
+		if _, err := c.Patch(t.Context(), empty, Change{Unschedulable: ptr(true)}); err != nil {
+			t.Fatal(err)
+		}
+		c.saw(old)
+		if said, want := following(t, s, c), "0 pods evicted, still attached: "+string(name("late")); said != want {
+			t.Errorf("said %q, want %q", said, want)
+		}
+	})
+	t.Run("of a Node that is not known, or not any more, it is said that it is not known", func(t *testing.T) {
+		s := newScene(t)
+		const want = "0 pods evicted, still attached: which is not known"
+		if said := following(t, s, s.client()); said != want {
+			t.Errorf("without a watch: %q", said)
+		}
+		c := s.watched(t)
+		_, news := c.latest()
+		if err := s.admin.CoreV1().Nodes().Delete(t.Context(), s.node, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		<-news
+		if said := following(t, s, c); said != want {
+			t.Errorf("after the end of the Node: %q", said)
+		}
+		if said := following(t, s, nil); said != want {
+			t.Errorf("with a watch of its own: %q", said)
 		}
 	})
 	t.Run("no longer than the setting, and then they are named", func(t *testing.T) {

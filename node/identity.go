@@ -3,10 +3,14 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/kube"
@@ -32,16 +36,47 @@ func OwnNodeConfig(cfg *rest.Config, nodeName string) *rest.Config {
 	return cfg
 }
 
-// CanImpersonate asks with a client made from [OwnNodeConfig] for a LIST of the own pods. To WATCH and to evict is not asked for: the
-// rights stand in one ClusterRole, and a trial of an eviction would be seen by webhooks. It returns nil when the LIST is
-// permitted and a wrapped 403 (apierrors.IsForbidden) when it is not, as on a cluster before 1.36; any other error says
-// nothing.
-func CanImpersonate(ctx context.Context, own kube.Interface, nodeName string) error {
-	pods := own.CoreV1().Pods(metav1.NamespaceAll)
-	if _, err := pods.List(ctx, metav1.ListOptions{FieldSelector: ownPods(nodeName), ResourceVersion: "0", Limit: 1}); err != nil {
-		return fmt.Errorf("listing the pods of node %q as that node: %w", nodeName, err)
+// identity is in whose name the node's pods are read and evicted: the node's own where the cluster admits that, so that the agent's
+// token can touch no other node's pods; else the agent's, if its rights suffice. What comes first, a LIST or a WATCH, finds out. That
+// the other rights for pods come with the one that it used is not asked for: they stand in one ClusterRole.
+type identity struct {
+	node   kube.Interface // best one from [OwnNodeConfig]
+	agent  kube.Interface // nil: there is none but node
+	log    *slog.Logger
+	chosen atomic.Pointer[kube.Interface] // nil: neither was permitted anything yet
+}
+
+// client is the one to act with. An eviction never finds out by itself: until the pods were read, it is the node's.
+func (i *identity) client() kube.Interface {
+	if c := i.chosen.Load(); c != nil {
+		return *c
 	}
-	return nil
+	return i.node
+}
+
+// read does what reads pods. As long as nothing was permitted it asks as the node, and when that is forbidden, as on a cluster before
+// 1.36, once more as the agent. That both are forbidden is not believed for longer than this call: an API server that has just started
+// forbids everything for a moment. The node's name, once it was good, stays.
+func read[T any](i *identity, f func(kube.Interface) (T, error)) (T, error) {
+	if c := i.chosen.Load(); c != nil {
+		return f(*c)
+	}
+	got, err := f(i.node)
+	switch {
+	case err == nil:
+		i.chosen.Store(&i.node)
+		return got, nil
+	case !apierrors.IsForbidden(err) || i.agent == nil:
+		return got, err
+	}
+	got, agentErr := f(i.agent)
+	if agentErr != nil {
+		return got, fmt.Errorf("as the node itself: %w; with the agent's own rights: %w", err, agentErr)
+	}
+	if i.chosen.CompareAndSwap(nil, &i.agent) {
+		i.log.Warn("pods are read and evicted with the agent's own rights: the cluster does not admit constrained impersonation", "err", err)
+	}
+	return got, nil
 }
 
 // ownPods selects the pods bound to a node, in the one form that the node authorizer recognizes.
@@ -49,7 +84,36 @@ func ownPods(nodeName string) string {
 	return fields.OneTermEqualSelector("spec.nodeName", nodeName).String()
 }
 
-// listPods reads the node's pods from the store or from a cache proven to be as new.
+// list reads the node's pods from the store or from a cache proven to be as new.
+func (d *Drainer) list(ctx context.Context) ([]*corev1.Pod, error) {
+	return read(d.as, func(c kube.Interface) ([]*corev1.Pod, error) { return listPods(ctx, c, d.node) })
+}
+
+// watch calls apply with all of the node's pods, at once and whenever one has changed, until ctx ends, or until it is forbidden in
+// every name from the beginning: that is for its caller to say.
+func (d *Drainer) watch(ctx context.Context, apply func(map[string]*corev1.Pod)) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	list := func(ctx context.Context, o metav1.ListOptions) (*corev1.PodList, error) {
+		return read(d.as, func(c kube.Interface) (*corev1.PodList, error) {
+			return c.CoreV1().Pods(metav1.NamespaceAll).List(ctx, o)
+		})
+	}
+	open := func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		return read(d.as, func(c kube.Interface) (watch.Interface, error) {
+			return c.CoreV1().Pods(metav1.NamespaceAll).Watch(ctx, o)
+		})
+	}
+	_ = kube.Watch(ctx, list, open, kube.Selection{Fields: ownPods(d.node)}, &corev1.Pod{}, apply, func(err error) {
+		if apierrors.IsForbidden(err) && d.as.chosen.Load() == nil {
+			end(fmt.Errorf("reading the pods of node %q: %w", d.node, err))
+			return
+		}
+		d.log.Warn("watching the node's pods", "node", d.node, "error", err)
+	})
+	return context.Cause(ctx)
+}
+
 func listPods(ctx context.Context, c kube.Interface, nodeName string) ([]*corev1.Pod, error) {
 	l, err := c.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: ownPods(nodeName)})
 	if err != nil {

@@ -32,7 +32,7 @@ type Warning struct{ Reason, Message string }
 // evictions that the API server tries on without carrying them out. It also says whether others of a kind serve meanwhile, whatever the
 // mode of the drain, where that may be read.
 func (d *Drainer) Preflight(ctx context.Context, s DrainSettings) (DrainPlan, []Warning, error) {
-	pods, err := listPods(ctx, d.clientset, d.node)
+	pods, err := d.list(ctx)
 	if err != nil {
 		return DrainPlan{}, nil, err
 	}

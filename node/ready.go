@@ -11,15 +11,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"kubebaton.io/baton/kube"
 )
 
 // ReadyPods returns one entry for every DaemonSet pod and mirror pod of this node that is Ready now, sorted: who it
 // belongs to, `daemonset/NAMESPACE/NAME` or `mirror/NAMESPACE/NAME`, an `@`, and a hash of its containers' IDs. It is
 // stored before the reboot and given to [MissingReady] after it.
 func (d *Drainer) ReadyPods(ctx context.Context) ([]string, error) {
-	pods, err := listPods(ctx, d.clientset, d.node)
+	pods, err := d.list(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -27,21 +25,18 @@ func (d *Drainer) ReadyPods(ctx context.Context) ([]string, error) {
 }
 
 // AwaitReady watches this node's pods and calls missing with [MissingReady] of before: at once, and whenever that has
-// changed, until ctx ends.
+// changed, until ctx ends, or with the error of the first request if that is forbidden.
 func (d *Drainer) AwaitReady(ctx context.Context, before []string, missing func([]string)) error {
 	told := false
 	var last []string
-	pods := d.clientset.CoreV1().Pods(metav1.NamespaceAll)
-	warn := func(err error) { d.log.Warn("watching the node's pods", "node", d.node, "error", err) }
-	return kube.Watch(ctx, pods.List, pods.Watch, kube.Selection{Fields: ownPods(d.node)}, &corev1.Pod{},
-		func(found map[string]*corev1.Pod) {
-			now := MissingReady(before, readyPods(slices.Collect(maps.Values(found))))
-			if told && slices.Equal(now, last) {
-				return
-			}
-			told, last = true, now
-			missing(now)
-		}, warn)
+	return d.watch(ctx, func(found map[string]*corev1.Pod) {
+		now := MissingReady(before, readyPods(slices.Collect(maps.Values(found))))
+		if told && slices.Equal(now, last) {
+			return
+		}
+		told, last = true, now
+		missing(now)
+	})
 }
 
 func readyPods(pods []*corev1.Pod) []string {

@@ -81,14 +81,17 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	drainer, err := a.drainer(client, slots)
+	if err != nil {
+		return nil, err
+	}
 	var hooks agent.Hooks
 	if c.Hooks != nil {
 		hooks = hookSeam{c.Hooks}
 	}
 	a.agent, err = agent.New(agent.Config{
 		Node: nodeSeam{a.client}, Slots: slotSeam{slots}, Host: a.host, Marshal: marshalSeam{a.marshal}, Clock: clock,
-		Pods: newPodSeam(func(ctx context.Context) (*node.Drainer, error) { return a.drainer(ctx, client, slots) },
-			func(group string) node.DrainSettings { return drainRules(a.config.Load(), group) }),
+		Pods:  podSeam{drainer, func(group string) node.DrainSettings { return drainRules(a.config.Load(), group) }},
 		Hooks: hooks, Home: homeSeam{client, c.Namespace}, Log: c.Log, Registerer: c.Registry,
 	})
 	return a, err
@@ -148,14 +151,14 @@ func (a *Agent) Tell(ctx context.Context, warning bool, reason, message string) 
 	return seam.Event(ctx, n, warning, reason, message)
 }
 
-// drainer makes the client for pods and evictions.
-func (a *Agent) drainer(ctx context.Context, plain kube.Interface, slots *lock.Slots) (*node.Drainer, error) {
-	own, err := podClient(ctx, a.API, plain, a.Node, a.Log)
+// drainer acts as the node itself where the cluster admits that.
+func (a *Agent) drainer(plain kube.Interface, slots *lock.Slots) (*node.Drainer, error) {
+	own, err := kube.Client(node.OwnNodeConfig(a.API, a.Node))
 	if err != nil {
 		return nil, err
 	}
 	return node.NewDrainer(node.DrainerConfig{
-		Clientset: own, Cluster: plain, Node: a.Node, Self: a.Pod, EndsPods: a.host.KubeletEndsPods,
+		Clientset: own, Cluster: plain, Follow: a.client, Node: a.Node, Self: a.Pod, EndsPods: a.host.KubeletEndsPods,
 		OthersDown: func(ctx context.Context) ([]string, error) { return holders(ctx, slots, a.Node) }, Metrics: a.Registry, Log: a.Log,
 	})
 }

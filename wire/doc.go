@@ -11,7 +11,7 @@
 //   - [agent.SlotStore] and [marshal.Slots]: [lock.Slots], as the agent and as the marshal use them
 //   - [agent.Host]: a [Host], which is a [host.Host]; the sentinels are those of the configuration in force
 //   - [agent.Hooks]: [Hooks], which is a [host.Host] too
-//   - [agent.Pods]: [node.Drainer], made when it is first needed, with the identity of the own node where that is admitted
+//   - [agent.Pods]: [node.Drainer], with the identity of the own node where that is admitted
 //   - [agent.Marshal]: [marshal.Marshal]
 //   - [agent.Home]: the agent's namespace
 //   - [agent.Schedule]: [window.Schedule]

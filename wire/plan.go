@@ -2,13 +2,8 @@ package wire
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/rest"
 
 	"kubebaton.io/baton/agent"
@@ -41,7 +36,7 @@ func Foresee(ctx context.Context, api *rest.Config, name, namespace string, c *c
 		return Foresight{}, err
 	}
 	g, _ := c.GroupOf(n.Labels)
-	pods, err := podClient(ctx, api, plain, name, slog.New(slog.DiscardHandler))
+	own, err := kube.Client(node.OwnNodeConfig(api, name))
 	if err != nil {
 		return Foresight{}, err
 	}
@@ -50,7 +45,7 @@ func Foresee(ctx context.Context, api *rest.Config, name, namespace string, c *c
 		return Foresight{}, err
 	}
 	d, err := node.NewDrainer(node.DrainerConfig{
-		Clientset: pods, Cluster: plain, Node: name,
+		Clientset: own, Cluster: plain, Node: name,
 		OthersDown: func(ctx context.Context) ([]string, error) { return holders(ctx, slots, name) },
 	})
 	if err != nil {
@@ -63,25 +58,4 @@ func Foresee(ctx context.Context, api *rest.Config, name, namespace string, c *c
 		return f, fmt.Errorf("planning the drain of node %q: %w", name, err)
 	}
 	return f, nil
-}
-
-// podClient acts as the node itself where the cluster admits that, so that the agent's token can touch no other node's pods; else
-// with the caller's own rights, if those suffice: an API server that has just started forbids everything for a moment.
-func podClient(ctx context.Context, api *rest.Config, plain kube.Interface, name string, log *slog.Logger) (kube.Interface, error) {
-	own, err := kube.Client(node.OwnNodeConfig(api, name))
-	if err != nil {
-		return nil, err
-	}
-	switch err := node.CanImpersonate(ctx, own, name); {
-	case apierrors.IsForbidden(err):
-		one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", name).String(), Limit: 1}
-		if _, plainErr := plain.CoreV1().Pods(metav1.NamespaceAll).List(ctx, one); plainErr != nil {
-			return nil, errors.Join(err, fmt.Errorf("and with the caller's own rights: %w", plainErr))
-		}
-		log.Warn("pods are read and evicted with the agent's own rights: the cluster does not admit constrained impersonation", "err", err)
-		return plain, nil
-	case err != nil:
-		return nil, err
-	}
-	return own, nil
 }

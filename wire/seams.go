@@ -142,40 +142,13 @@ func (s orderSeam) FreeGone(ctx context.Context, sl marshal.Slot) (marshal.Slot,
 	return marshalSlot(s.s.FreeGone(ctx, lock.Slot(sl)))
 }
 
-// podSeam is the drainer, made when it is first needed: how it may act has to be asked, and a node on its way home
-// cannot ask yet.
+// podSeam is the drainer, with the rules of the configuration in force.
 type podSeam struct {
-	make  func(context.Context) (*node.Drainer, error)
-	rules func(group string) node.DrainSettings // of the configuration in force
-
-	once chan struct{} // holds one token: the right to make d, or to look whether it is made
-	d    *node.Drainer
+	d     *node.Drainer
+	rules func(group string) node.DrainSettings
 }
 
-func newPodSeam(f func(context.Context) (*node.Drainer, error), rules func(string) node.DrainSettings) *podSeam {
-	s := &podSeam{make: f, rules: rules, once: make(chan struct{}, 1)}
-	s.once <- struct{}{}
-	return s
-}
-
-func (s *podSeam) drainer(ctx context.Context) (*node.Drainer, error) {
-	select {
-	case <-s.once:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { s.once <- struct{}{} }()
-	if s.d == nil {
-		d, err := s.make(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.d = d
-	}
-	return s.d, nil
-}
-
-func (s *podSeam) settings(ds agent.DrainSettings) node.DrainSettings {
+func (s podSeam) settings(ds agent.DrainSettings) node.DrainSettings {
 	out := s.rules(ds.Group)
 	out.Begun, out.Downtimes = ds.Begun, ds.Downtimes
 	if ds.Timeout > 0 {
@@ -184,12 +157,8 @@ func (s *podSeam) settings(ds agent.DrainSettings) node.DrainSettings {
 	return out
 }
 
-func (s *podSeam) Look(ctx context.Context, ds agent.DrainSettings, preflight bool) (agent.Outlook, error) {
-	d, err := s.drainer(ctx)
-	if err != nil {
-		return agent.Outlook{}, err
-	}
-	l, err := d.Look(ctx, s.settings(ds), preflight)
+func (s podSeam) Look(ctx context.Context, ds agent.DrainSettings, preflight bool) (agent.Outlook, error) {
+	l, err := s.d.Look(ctx, s.settings(ds), preflight)
 	out := agent.Outlook{Reason: l.Reason, Message: l.Message, Ready: l.Ready}
 	for _, w := range l.Warnings {
 		out.Warnings = append(out.Warnings, w.Message)
@@ -197,20 +166,12 @@ func (s *podSeam) Look(ctx context.Context, ds agent.DrainSettings, preflight bo
 	return out, err
 }
 
-func (s *podSeam) Drain(ctx context.Context, ds agent.DrainSettings, progress func(agent.DrainView)) error {
-	d, err := s.drainer(ctx)
-	if err != nil {
-		return err
-	}
-	return d.Run(ctx, s.settings(ds), func(v node.DrainView) { progress(agent.DrainView(v)) })
+func (s podSeam) Drain(ctx context.Context, ds agent.DrainSettings, progress func(agent.DrainView)) error {
+	return s.d.Run(ctx, s.settings(ds), func(v node.DrainView) { progress(agent.DrainView(v)) })
 }
 
-func (s *podSeam) AwaitReady(ctx context.Context, want []string, missing func([]string)) error {
-	d, err := s.drainer(ctx)
-	if err != nil {
-		return err
-	}
-	return d.AwaitReady(ctx, want, missing)
+func (s podSeam) AwaitReady(ctx context.Context, want []string, missing func([]string)) error {
+	return s.d.AwaitReady(ctx, want, missing)
 }
 
 type marshalSeam struct{ m *marshal.Marshal }

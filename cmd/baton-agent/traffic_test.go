@@ -27,11 +27,37 @@ func TestTraffic(t *testing.T) {
 		"Retry-After is honoured by writes, reads, watches and evictions":                      retryAfter,
 		"a write that fails is tried again after growing delays":                               failingWrites,
 		"a watch that fails is tried again after growing delays":                               failingWatch,
+		"each process watches its Node once, also the one that drains it":                      fewWatches,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			trace(t)
 		})
+	}
+}
+
+// fewWatches looks at a reboot that nothing disturbs. For the volumes of the node that it drains, an agent goes by the watch that it has.
+func fewWatches(t *testing.T) {
+	s := newSite(t, "few", 1, 1)
+	m := s.hosts[0]
+	s.pod(m.name, "web")
+	m.sentinel()
+	drains := m.start()
+	s.accepted(m)
+	s.once(s.end(), m)
+	ofPods := func(r *badline.Request) bool { return r.Watch && r.Path == "/api/v1/pods" }
+	for _, tc := range []struct {
+		what    string
+		process *process
+		pods    int
+	}{{"the one that drains", drains, 1}, {"the one that comes home", m.agents[0], 0}} { // where no pod was ready before
+		own, pods := len(sent(tc.process.line, ownNode, time.Time{})), len(sent(tc.process.line, ofPods, time.Time{}))
+		if own != 1 || pods != tc.pods {
+			t.Errorf("%s opens %d watches of its Node and %d of its pods", tc.what, own, pods)
+		}
+	}
+	if len(sent(drains.line, func(r *badline.Request) bool { return strings.HasSuffix(r.Path, "/eviction") }, time.Time{})) == 0 {
+		t.Error("nothing was evicted")
 	}
 }
 

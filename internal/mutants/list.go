@@ -11,6 +11,7 @@ const (
 	housekeep, order, canary           = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go"
 	change, drain, plan, rota, quick   = "node/change.go", "node/drain.go", "node/plan.go", "node/rota.go", "node/quick.go"
 	policy, config                     = "node/policy.go", "config/config.go"
+	identity, client                   = "node/identity.go", "node/client.go"
 )
 
 // mutants are the promises, one broken in each.
@@ -399,6 +400,22 @@ func ofTheNode() []mutant {
 		{
 			name: "the shields of others are taken off", file: change, test: "TestPatch",
 			old: "		absent := slices.DeleteFunc(slices.Clone(from.Bare), ", new: "		absent := slices.DeleteFunc(shieldKeys(), ",
+		},
+		{
+			name: "that both names are refused is believed", file: identity, test: "TestInWhoseName",
+			old: "	if agentErr != nil {\n", new: "	i.chosen.Store(&i.agent)\n	if agentErr != nil {\n",
+		},
+		{
+			name: "the agent evicts by its own rights before it knows whether its node's would do", file: identity, test: "TestInWhoseName",
+			old: "	return i.node\n", new: "	return i.agent\n",
+		},
+		{
+			name: "what a watch shows late is believed by a drain", file: client, test: "TestVolumesAreAwaited",
+			old: "	if uid == c.last.uid && older(n.ResourceVersion, c.last.version) {", new: "	if n == nil {",
+		},
+		{
+			name: "a Node that is gone has no volumes", file: client, test: "TestVolumesAreAwaited",
+			old: "	c.know(seen{uid: c.last.uid, version: c.last.version, gone: true})", new: "	c.know(seen{uid: c.last.uid, version: c.last.version})",
 		},
 		{
 			name: "an eviction hits the next pod of that name", file: drain, test: "TestEvict",
