@@ -164,6 +164,13 @@ func TestNominate(t *testing.T) {
 			[]Node{bidder("a", 9), bidder("b", 1)}, []Slot{offered("workers", 0, "a", time.Second), free("pool", 0)}), ""},
 		{"and so does a holder", viewOf(Group{Name: "pool", MaxUnavailable: 1},
 			[]Node{bidder("a", 9), bidder("b", 1)}, []Slot{held("workers", 0, "a"), free("pool", 0)}), ""},
+		{"one that changed groups uses up the budget of both", func() View {
+			blue := func(n *Node) { n.Labels = map[string]string{"g": "blue"} }
+			v := viewOf(Group{Name: "blue", MaxUnavailable: 1, Match: func(l map[string]string) bool { return l["g"] == "blue" }},
+				[]Node{bidder("a", 9, blue), bidder("b", 1, blue), bidder("c", 1)}, []Slot{held("workers", 0, "a"), free("blue", 0), free("workers", 1)})
+			v.Groups = append(v.Groups, workers(1))
+			return v
+		}(), ""},
 		{"a node on hold that holds a slot counts", viewOf(workers(1), []Node{idle("a", onHold, inPhase(phaseDraining, "slot-workers-0")), bidder("b", 1)},
 			[]Slot{held("workers", 0, "a")}), ""},
 		{"a node whose gates are shut is passed over", viewOf(workers(1), []Node{bidder("a", 2, gateShut), bidder("b", 1)}, slots("workers", 1)), "slot-workers-0=b"},
@@ -273,6 +280,11 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{"budget names the nodes that use it up", viewOf(many, []Node{bidder("a", 1), idle("x", cordoned), idle("y", notReady)}, slots("workers", 2)), "a", "budget", "x, y"},
 		{"no slot is there", viewOf(many, []Node{bidder("a", 1), idle("y"), idle("z")}, nil), "a", "slot", "not there yet"},
+		{"the slot hangs", viewOf(workers(1), []Node{bidder("a", 1), idle("y")}, func() []Slot {
+			s := free("workers", 0)
+			s.Deleting = true
+			return []Slot{s}
+		}()), "a", "slot", "slot-workers-0 is being deleted"},
 		{"no slot is free", viewOf(workers(1), []Node{bidder("a", 1), idle("x", inPhase(phaseDraining, "slot-workers-0"))}, []Slot{held("workers", 0, "x")}), "a", "slot", "taken: x"},
 		{"so does a node that is away for too long, in the only slot", lost(viewOf(Group{Name: "workers", MaxUnavailable: 1, MaxFailed: 1},
 			[]Node{bidder("a", 1), gone("x"), idle("y")}, []Slot{held("workers", 0, "x")}), "x"), "a", "budget", "x"},
@@ -389,6 +401,17 @@ func TestHousekeep(t *testing.T) {
 			v.Groups = append(v.Groups, Group{Name: "workers", MaxUnavailable: 2})
 			return v
 		}(), "hold slot-workers-0 halted: x, hold slot-workers-1 halted: x, create slot-blue-0"},
+		{
+			"a group that was renamed in a rollout halts too", viewOf(workers(2), []Node{failed, idle("y", inPhase(phaseDraining, "slot-old-1"))},
+				[]Slot{held("old", 0, "x"), held("old", 1, "y"), free("workers", 0), free("workers", 1)}), "hold slot-old-0 halted: x, hold slot-old-1 halted: x",
+		},
+		{
+			"the pause of its old name holds it as well", func() View {
+				v := viewOf(workers(1), []Node{idle("y", inPhase(phaseDraining, "slot-old-0"))}, []Slot{held("old", 0, "y"), free("workers", 0)})
+				v.Paused = map[string]string{"old": "storm"}
+				return v
+			}(), "hold slot-old-0 paused: storm",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
@@ -452,6 +475,19 @@ func TestHeir(t *testing.T) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestStanding(t *testing.T) {
+	inBackoff := func(n *Node) { n.Phase = phaseBackoff }
+	v := viewOf(workers(3), []Node{
+		idle("a"), bidder("b", 1), bidder("c", 1, gateShut), bidder("d", 1, onHold), idle("e", inBackoff), bidder("f", 1), // these five and one more
+		idle("g", inPhase(phaseFailed, SlotName("workers", 0))),
+		idle("h", inPhase(phaseDraining, SlotName("workers", 1))), bidder("i", 1, notReady), bidder("j", 1, alien), bidder("me", 1),
+	}, []Slot{held("workers", 0, "g"), held("workers", 1, "h"), offered("workers", 2, "f", time.Second)})
+	v.Self = "me"
+	if got := look(v).standing(); got != 6 {
+		t.Errorf("%d stand besides the marshal, want 6", got)
 	}
 }
 

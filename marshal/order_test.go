@@ -158,6 +158,7 @@ func TestAfter(t *testing.T) {
 	holds := func(node string) func(*View) {
 		return func(v *View) { v.Slots[1] = held("workers", 0, node) }
 	}
+	hangs := func(v *View) { v.Slots[1].Deleting = true }
 	for _, c := range []struct {
 		name string
 		view View
@@ -183,12 +184,64 @@ func TestAfter(t *testing.T) {
 			v.Trials = map[string]Trial{"workers": {Started: zero}}
 		}), "c=slot-control-plane-0 w:budget v:canary"},
 		{"workers whose slots are not there yet go first all the same", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots = v.Slots[:1] }), "c:after w:slot"},
-		{"and so do those whose only slot is being deleted", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots[1].Deleting = true }), "c:after w:slot"},
-		{"but not those whose only slot a failed node keeps, which the group bears", of([]Node{bidder("w", 1, cordoned), gone("x")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
+		{"and so do those whose slot has still to be tidied up", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots[1].Hold = "paused: storm" }), "c:after w:slot"},
+		{"but not those whose only slot hangs in its deletion", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, hangs), "c=slot-control-plane-0 w:slot"},
+		{"nor those of which a failed node keeps one, which the group bears, and the other hangs", of([]Node{bidder("w", 1), gone("x"), idle("y")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
+			v.Groups[1].MaxFailed, v.Groups[1].MaxUnavailable = 1, 2
+			v.Slots = append(v.Slots, free("workers", 1))
+			v.Slots[2].Deleting = true
+			*v = lost(*v, "x")
+		}), "c=slot-control-plane-0 w:slot"},
+		{"those of which one hangs and the other is not there yet go first", of([]Node{bidder("w", 1), idle("y")}, []Node{bidder("c", 9)}, hangs, func(v *View) { v.Groups[1].MaxUnavailable = 2 }), "c:after w:slot"},
+		{"and so do those whose slot hangs while its holder is on the way", of([]Node{bidder("w", 1), idle("x", inPhase(phaseRebooting, SlotName("workers", 0)))}, []Node{bidder("c", 9)}, holds("x"), hangs), "c:after w:slot"},
+		{"nor those whose only slot a failed node keeps, which the group bears", of([]Node{bidder("w", 1, cordoned), gone("x")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
 			v.Groups[1].MaxFailed = 1
 			*v = lost(*v, "x")
 		}), "c=slot-control-plane-0 w:budget"},
 		{"when the workers are done the control plane goes, one at a time", of([]Node{idle("w")}, []Node{bidder("c", 9), bidder("d", 1), idle("e")}), "c=slot-control-plane-0 d:slot"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, verdicts(c.view)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A holder goes on by the group that its slot was made for, which people may have renamed since.
+func TestRenamedGroups(t *testing.T) {
+	old := Slot{Name: SlotName("old", 0), ResourceVersion: "7", Group: "old", Holder: "x", HolderUID: "uid-x", Nominee: "uid-x"}
+	onItsWay := func(change ...func(*Node)) Node {
+		return idle("x", append([]func(*Node){inPhase(phaseRebooting, old.Name), inZone("b")}, change...)...)
+	}
+	zoned := Group{Name: "workers", MaxUnavailable: 3, TopologyKey: "zone"}
+	for _, c := range []struct {
+		name string
+		view View
+		want string
+	}{
+		{
+			"its node keeps other zones waiting",
+			viewOf(zoned, []Node{onItsWay(), bidder("a", 9, inZone("a")), bidder("b", 1, inZone("b"))}, append(slots("workers", 3), old)), "a:zone b=slot-workers-0",
+		},
+		{
+			"also when the slot is lost",
+			viewOf(zoned, []Node{onItsWay(), bidder("a", 9, inZone("a")), bidder("b", 1, inZone("b"))}, slots("workers", 3)), "a:zone b=slot-workers-0",
+		},
+		{"it keeps the groups that come after its node's", func() View {
+			v := viewOf(workers(1), []Node{onItsWay(), bidder("c", 1, func(n *Node) { n.Labels = map[string]string{"cp": ""} })}, append(slots("control-plane", 1), free("workers", 0), old))
+			isCP := func(l map[string]string) bool { _, ok := l["cp"]; return ok }
+			v.Groups = append([]Group{{Name: "control-plane", MaxUnavailable: 1, Match: isCP, After: []string{"workers"}}}, v.Groups...)
+			return v
+		}(), "c:after"},
+		{
+			"it takes a place from one that is cordoned already",
+			viewOf(workers(1), []Node{onItsWay(), bidder("b", 9, cordoned), idle("y")}, append(slots("workers", 1), old)), "b:slot",
+		},
+		{"one that failed, which the group bears, keeps nobody waiting", func() View {
+			zoned.MaxFailed = 1
+			return viewOf(zoned, []Node{onItsWay(inPhase(phaseFailed, old.Name)), bidder("a", 9, inZone("a"))}, append(slots("workers", 3), old))
+		}(), "a=slot-workers-0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if diff := cmp.Diff(c.want, verdicts(c.view)); diff != "" {
@@ -434,10 +487,11 @@ func TestNotes(t *testing.T) {
 		{Node: "e", Reason: reasonGroup},
 	}
 	away := map[string]map[string]time.Time{"workers": {"c1": zero}}
-	got := notes(map[string]Trial{"workers": {Covered: zero}}, away, says, []string{trialKey + ".old", waitingKey + ".workers"})
+	got := notes(map[string]Trial{"workers": {Covered: zero}}, away, says, 7, []string{trialKey + ".old", waitingKey + ".workers"})
 	want := map[string]string{
 		"kubebaton.io/away.workers":    `{"c1":"` + zero.Format(time.RFC3339) + `"}`,
 		"kubebaton.io/canary.old":      "",
+		"kubebaton.io/standing":        "7",
 		"kubebaton.io/canary.workers":  `{"covered":"` + zero.Format(time.RFC3339) + `"}`,
 		"kubebaton.io/waiting.workers": "2 for budget (1 of 1 may be unavailable: n7); 1 for window",
 	}

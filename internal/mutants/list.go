@@ -16,7 +16,7 @@ const (
 
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	return slices.Concat(ofTheWay(), ofTheWorld(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheNode())
+	return slices.Concat(ofTheWay(), ofTheWorld(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheMarshal(), ofTheNode())
 }
 
 func ofTheWay() []mutant {
@@ -334,7 +334,7 @@ func ofTheOrder() []mutant {
 		},
 		{
 			name: "a nomination is not counted until it is taken", file: order, test: "TestNominate|TestRandomClusters",
-			old: "			s.takes(q, who, n)\n", new: "			_, _ = who, n\n",
+			old: "			s.takes(s.group[l.Group], who, n)\n", new: "			_, _ = who, n\n",
 		},
 		{
 			name: "a halted group goes on", file: order, test: "TestNominate",
@@ -353,6 +353,10 @@ func ofTheOrder() []mutant {
 			old: "		case first != \"\":\n", new: "		case first == q.Name:\n",
 		},
 		{
+			name: "a slot that hangs in its deletion keeps other groups waiting", file: order, test: "TestAfter",
+			old: "i < q.limit && (l.Deleting || !l.empty()) {", new: "i < q.limit && !l.empty() {",
+		},
+		{
 			name: "the soak of the canaries is left out", file: canary, test: "TestCanaries",
 			old: "	return covers, back[want-1].Proven.Add(q.CanarySoak), true", new: "	return covers, back[want-1].Proven, true",
 		},
@@ -365,7 +369,7 @@ func ofTheOrder() []mutant {
 			old: "		for _, name := range missing[q] {", new: "		for _, name := range missing[nil] {",
 		},
 		{
-			name: "a group that is renamed has two budgets", file: order, test: "TestNominate",
+			name: "a holder that changes groups counts in the old one only", file: order, test: "TestNominate",
 			old: "n.active() || s.slotOf[n.UID] != nil {\n					home", new: "n.active() {\n					home",
 		},
 		{
@@ -376,9 +380,23 @@ func ofTheOrder() []mutant {
 			name: "the sentinel that came on top is tried already", file: canary, test: "TestCanaries|TestRandomClusters",
 			old: "!n.wish().After(q.trial.Covered)", new: "!n.Pending.After(q.trial.Covered)",
 		},
+	}
+}
+
+// ofTheMarshal are about what it does besides nominating.
+func ofTheMarshal() []mutant {
+	return []mutant{
 		{
 			name: "nobody brakes those who are on their way", file: housekeep, test: "TestHousekeep",
 			old: "		want = q.brake()\n", new: "		want = \"\"\n",
+		},
+		{
+			name: "nobody brakes those who are on their way when their group was renamed", file: housekeep, test: "TestHousekeep",
+			old: "			want = cmp.Or(want, home.brake())\n", new: "			want = cmp.Or(want, \"\")\n",
+		},
+		{
+			name: "who is on the way when the group is renamed is not waited for", file: order, test: "TestRenamedGroups",
+			old: "	if q == nil && n != nil {\n		q = s.match(n)", new: "	if q == nil && n == nil {\n		q = s.match(n)",
 		},
 		{
 			name: "a slot is freed for a Node that is registered anew on the same boot", file: housekeep, test: "TestGone",
@@ -387,6 +405,18 @@ func ofTheOrder() []mutant {
 		{
 			name: "a held slot goes when the group shrinks", file: housekeep, test: "TestHousekeep",
 			old: "	if l.empty() && !l.Deleting && len(s.Groups) > 0", new: "	if !l.Deleting && len(s.Groups) > 0",
+		},
+		{
+			name: "each of a thousand looks for a marshal every minute", file: "marshal/election.go", test: "TestElector|TestLookInterval",
+			old: "min(max(s.standing, lookTogether), lookMost*lookTogether)", new: "min(lookTogether, lookMost*lookTogether)",
+		},
+		{
+			name: "the last of many looks for a marshal once in hours", file: "marshal/election.go", test: "TestElector|TestLookInterval",
+			old: "min(max(s.standing, lookTogether), lookMost*lookTogether)", new: "max(s.standing, lookTogether)",
+		},
+		{
+			name: "what an earlier marshal counted makes agents look less often", file: "marshal/lease.go", test: "TestElector",
+			old: "		delete(lease.Annotations, standingKey)", new: "		delete(lease.Annotations, \"\")",
 		},
 	}
 }
