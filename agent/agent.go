@@ -131,7 +131,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer release()
 	a.change(func(w *world) { w.boot = boot })
 	a.readSentinel(ctx)
-	a.update((*world).recheck) // if the watches have brought nothing by then
+	a.update(func(w *world) { w.owe(ownNode) })
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ends(ctx, a.watchNode(ctx)) })

@@ -278,12 +278,24 @@ func TestOldNews(t *testing.T) {
 	if a.world.node.Record != "new" || a.world.refreshAt.IsZero() {
 		t.Errorf("record %q, refresh at %v", a.world.node.Record, a.world.refreshAt)
 	}
+	a.nodeChanged(Node{UID: "u", ResourceVersion: "10", Record: "new"}, true)
+	if !a.world.refreshAt.IsZero() {
+		t.Error("the watch has caught up, and the Node is to be read all the same")
+	}
 	if err := a.slot("s")(Slot{Name: "s", ResourceVersion: "20"}, nil); err != nil { // it was freed
 		t.Fatal(err)
 	}
 	a.slotsChanged([]Slot{{Name: "s", ResourceVersion: "19", Holder: "n", HolderUID: "u"}}, false)
-	if a.world.slots["s"].Holder != "" {
-		t.Error("a slot that was freed is held again by old news")
+	if a.world.slots["s"].Holder != "" || a.world.refreshAt.IsZero() {
+		t.Error("a slot that was freed is held again by old news, or nobody looks")
+	}
+	a.nodeChanged(Node{UID: "u", ResourceVersion: "11"}, true)
+	if a.world.refreshAt.IsZero() {
+		t.Error("news of the Node is taken for news of the slot")
+	}
+	a.slotsChanged([]Slot{{Name: "s", ResourceVersion: "20"}}, false)
+	if !a.world.refreshAt.IsZero() {
+		t.Error("the watch has caught up, and the slot is to be read all the same")
 	}
 	a.nodeChanged(Node{UID: "v", ResourceVersion: "9", Record: "other"}, true)
 	if a.world.node.Record != "other" {

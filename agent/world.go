@@ -26,8 +26,9 @@ type world struct {
 	known     bool      // the slots, and then the Node, were read at least once
 	read      time.Time // when the Node was asked for last by quorum: a write of it is such a question, too
 	slots     map[string]Slot
-	stale     bool      // read the Node and the slots by quorum before the next decision
-	refreshAt time.Time // the same, at that time: something older than what is known came by
+	stale     bool            // read the Node and the slots by quorum before the next decision
+	owed      map[string]bool // of which objects the watches have shown less than what is known
+	refreshAt time.Time       // the same as stale, at that time, if they still have not
 
 	sentinel      Sentinel
 	sentinelKnown bool
@@ -51,8 +52,11 @@ type world struct {
 	beat    time.Time         // the loop turned
 }
 
-// recheck is how long after an outdated piece of news the truth is read by quorum.
+// recheck is how long after an outdated piece of news the truth is read by quorum, unless the watch has caught up by then.
 const recheck = 5 * time.Second
+
+// ownNode stands for the Node among what the watches owe; the slots have their names.
+const ownNode = ""
 
 // older tells whether resourceVersion a comes before b. Versions that are not numbers are never older.
 func older(a, b string) bool {
@@ -65,20 +69,20 @@ func older(a, b string) bool {
 }
 
 // nodeChanged takes what the watch of the Node brings. Something older than what a write of our own has returned is
-// dropped, and the truth is read a little later, in case the API server's clock of versions was set back.
+// dropped. When nothing newer follows, the truth is read, in case the API server's clock of versions was set back.
 func (a *Agent) nodeChanged(n Node, exists bool) {
 	a.change(func(w *world) {
 		w.news++
 		if exists && w.exists && n.UID == w.node.UID && older(n.ResourceVersion, w.node.ResourceVersion) {
-			w.recheck()
+			w.owe(ownNode)
 			return
 		}
+		w.shown(ownNode)
 		first := !w.known
 		w.setNode(n, exists)
 		if !first {
 			return
 		}
-		w.refreshAt = time.Time{}
 		if r := w.parse().record; r != nil && r.Slot != "" {
 			_, named := w.slots[r.Slot]
 			w.stale = !named // the label may have been taken off, by which it is found
@@ -96,9 +100,16 @@ func (w *world) setNode(n Node, exists bool) {
 	w.node, w.exists, w.known = n, exists, true
 }
 
-func (w *world) recheck() {
-	if w.refreshAt.IsZero() {
-		w.refreshAt = time.Now().Add(recheck)
+func (w *world) owe(what string) {
+	if len(w.owed) == 0 {
+		w.owed, w.refreshAt = map[string]bool{}, time.Now().Add(recheck)
+	}
+	w.owed[what] = true
+}
+
+func (w *world) shown(what string) {
+	if delete(w.owed, what); len(w.owed) == 0 {
+		w.refreshAt = time.Time{}
 	}
 }
 
@@ -112,8 +123,10 @@ func (a *Agent) slotsChanged(slots []Slot, heir bool) {
 		next := make(map[string]Slot, len(slots))
 		for _, s := range slots {
 			if have, ok := w.slots[s.Name]; ok && older(s.ResourceVersion, have.ResourceVersion) {
-				w.recheck()
+				w.owe(s.Name)
 				s = have
+			} else {
+				w.shown(s.Name)
 			}
 			next[s.Name] = s
 		}
@@ -123,7 +136,7 @@ func (a *Agent) slotsChanged(slots []Slot, heir bool) {
 			}
 			next[name] = have // an older state of it may still be on its way, and must be known as old
 			if have.Holder != "" {
-				w.recheck()
+				w.owe(name)
 			}
 		}
 		w.slots = next
@@ -159,7 +172,7 @@ func (a *Agent) refresh(ctx context.Context) error {
 	w := &a.world
 	due := w.stale || !w.refreshAt.IsZero() && !time.Now().Before(w.refreshAt)
 	if due {
-		w.stale, w.refreshAt = true, time.Time{}
+		w.stale, w.owed, w.refreshAt = true, nil, time.Time{}
 	}
 	news := w.news
 	again := !w.sentinelAgain.IsZero() && !time.Now().Before(w.sentinelAgain)
