@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -306,6 +307,56 @@ func TestResign(t *testing.T) {
 			t.Errorf("Lease: %+v, %v", st, err)
 		}
 	})
+}
+
+// It is not parallel to others, whose Nodes would come and go meanwhile: all that wait are counted, whatever their group.
+func TestLooks(t *testing.T) {
+	t.Run("an agent that waits with many others looks less often, and by the Lease it knows of them", func(t *testing.T) {
+		const n = 40
+		s := newSite(t, "looks", 1)
+		for i := range n {
+			s.register(i, fmt.Sprint("boot-", i), n-i)
+		}
+		standing := func() int {
+			l, err := s.admin.CoordinationV1().Leases(s.name).Get(t.Context(), "marshal", metav1.GetOptions{})
+			if err != nil {
+				return 0
+			}
+			count, _ := strconv.Atoi(l.Annotations["kubebaton.io/standing"])
+			return count
+		}
+		s.agent(0, nil, quick).Stand(true)
+		s.within(20*time.Second, "the others are counted", func() bool { return standing() >= n-1 })
+		others := standing() - (n - 1) // left by other tests
+		var looks atomic.Int64
+		a := s.agent(1, func(rt http.RoundTripper) http.RoundTripper {
+			return counter{rt, &looks, func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/leases/marshal") }}
+		}, quick)
+		a.Stand(true)
+		s.within(10*time.Second, "the other has looked", func() bool { return a.Seen().Holder == s.node(0) })
+		pause(6 * time.Second)
+		if got := looks.Load(); got > 4 {
+			t.Errorf("%d looks in 6 s, want one in 3.9 s; alone it is one a second", got)
+		}
+		for i := 2; i < n; i++ {
+			s.write(i, "")
+		}
+		s.within(20*time.Second, "nobody else is left", func() bool { return standing() == others+1 })
+	})
+}
+
+// counter counts the requests that it is asked to.
+type counter struct {
+	http.RoundTripper
+	count  *atomic.Int64
+	counts func(*http.Request) bool
+}
+
+func (c counter) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.counts(r) {
+		c.count.Add(1)
+	}
+	return c.RoundTripper.RoundTrip(r)
 }
 
 func TestGhostSlot(t *testing.T) {

@@ -24,11 +24,14 @@
 //   - Only empty slots are deleted; a nomination is cleared and a hold is set on the version of the Lease that was
 //     looked at, or not at all.
 //   - An agent that is not asked to stand sends nothing. One that stands while another marshal lives reads one Lease a
-//     minute, jittered.
+//     minute, jittered; where more than ten stand each does it less often, down to once in five minutes, but one of them every 6 s.
+//     How many they are the marshal says on its Lease. That is looked up at each look, and a word that is missing means one minute.
 //   - When [Marshal.Resign] returns without an error this agent has stopped ordering and the Lease is released.
 //
 // # Not guaranteed
 //
+//   - That a dead marshal is missed soon by the few who are left of many: each learns that it is one of few at its next look,
+//     five minutes after the last on average.
 //   - That there is one marshal. Leader election has no fencing: two may be at work for some seconds. The slots bound
 //     the nodes down even then; what can suffer is the order, or a nomination that is made twice and expires once.
 //   - That a restore is noticed by an agent that started after it; or by one whose own Node has not changed since the backup,

@@ -28,6 +28,14 @@ const (
 	lookRetry     = 10 * time.Second // after a look that failed
 )
 
+// What matters is how soon anybody looks after a marshal has died, not how soon each does: when more than lookTogether agents
+// stand, each looks less often, and one of them every lookInterval / lookTogether, 6 s. An agent that is left alone by the others
+// learns of it at its next look, so that is never put off to more than lookMost times lookInterval, 5 min.
+const (
+	lookTogether = 10
+	lookMost     = 5
+)
+
 // State is what the Lease `marshal` said when it was read.
 type State struct {
 	Holder   string // Node name of the marshal; "" is none
@@ -35,12 +43,13 @@ type State struct {
 	Lasts    time.Duration     // the holder's word on how long its lease is good
 	Heir     string            // [kube.NodeLabel] of the node that is to lead next; "" is none
 	Paused   map[string]string // group to reason; "" stands for all groups
+	standing int               // how many agents stand besides the holder, by its own word; 0 is not known
 	version  string            // of the Lease; "" for one that is not there
 	observed time.Time         // when this agent first saw this holder and renewal
 }
 
 func stateOf(l *coordinationv1.Lease) State {
-	s := State{Heir: l.Labels[kube.LabelNode], Paused: pauses(l.Annotations), version: l.ResourceVersion}
+	s := State{Heir: l.Labels[kube.LabelNode], Paused: pauses(l.Annotations), standing: standingOf(l.Annotations), version: l.ResourceVersion}
 	if l.Spec.HolderIdentity != nil {
 		s.Holder = *l.Spec.HolderIdentity
 	}
@@ -81,8 +90,8 @@ type ElectionConfig struct {
 	Lead     func(ctx context.Context) // runs while this agent leads, and returns soon after ctx ends
 	Heir     func() string             // name of the node that leads next when nobody says which; nil names nobody
 	Log      *slog.Logger
-	// LeaseDuration, RenewDeadline and RetryPeriod are leaderelection's, LookInterval is the time between two looks.
-	// Zero means 15 s, 10 s, 2 s and 1 min.
+	// LeaseDuration, RenewDeadline and RetryPeriod are leaderelection's, LookInterval is the time between two looks of an
+	// agent that stands with few others. Zero means 15 s, 10 s, 2 s and 1 min.
 	LeaseDuration, RenewDeadline, RetryPeriod, LookInterval time.Duration
 }
 
@@ -287,7 +296,7 @@ func (e *Elector) asks() (saw func(State) State) {
 // clock. The caller holds the lock.
 func (e *Elector) noticed() {
 	s := e.seen
-	silent := time.Since(s.observed) > max(s.Lasts, e.cfg.LeaseDuration)
+	silent := time.Since(s.observed) > e.lasts(s)
 	if e.standing && e.term == nil && (s.Holder == "" || s.Holder == e.cfg.Identity || silent) {
 		e.free = true
 		e.poke()
@@ -363,7 +372,7 @@ func (e *Elector) spared(since time.Time) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.heard.After(since) {
-		return max(0, e.cfg.LookInterval-time.Since(e.heard))
+		return max(0, e.interval(e.seen)-time.Since(e.heard))
 	}
 	return 0
 }
@@ -383,10 +392,22 @@ func (e *Elector) look(ctx context.Context) time.Duration {
 		return min(lookRetry, e.cfg.LookInterval)
 	}
 	if !e.vacant(s) {
-		return e.cfg.LookInterval
+		return e.interval(s)
 	}
 	return e.stand(ctx, s)
 }
+
+// interval is the time from a look that showed a marshal at work to the next one. By a clock that disagrees with the holder's
+// nobody sees at one look that it has died: such an agent looks as often as if it stood alone.
+func (e *Elector) interval(s State) time.Duration {
+	if time.Until(s.Renewed) > e.lasts(s) {
+		return e.cfg.LookInterval
+	}
+	return e.cfg.LookInterval * time.Duration(min(max(s.standing, lookTogether), lookMost*lookTogether)) / lookTogether
+}
+
+// lasts is for how long a renewal is good.
+func (e *Elector) lasts(s State) time.Duration { return max(s.Lasts, e.cfg.LeaseDuration) }
 
 // heardOf returns what was read last, and whether that was just now.
 func (e *Elector) heardOf() (s State, fresh bool) {
@@ -398,7 +419,7 @@ func (e *Elector) heardOf() (s State, fresh bool) {
 // vacant tells whether the Lease looks free. A holder's clock may be wrong, so one whose renewal has not moved while we
 // looked on is as good as gone; leaderelection makes its own observation before it takes the Lease over.
 func (e *Elector) vacant(s State) bool {
-	lasts := max(s.Lasts, e.cfg.LeaseDuration)
+	lasts := e.lasts(s)
 	return s.Holder == "" || s.Holder == e.cfg.Identity || time.Since(s.Renewed) > lasts || time.Since(s.observed) > lasts
 }
 

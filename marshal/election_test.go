@@ -59,14 +59,17 @@ func (p *polls) lease(t *testing.T) *coordinationv1.Lease {
 	return l.(*coordinationv1.Lease)
 }
 
-// holder puts a Lease there, held by somebody who renewed it some time ago.
-func (p *polls) holder(t *testing.T, name string, ago time.Duration) {
+// holder puts a Lease there, held by somebody who renewed it some time ago, and says how many stand besides, if anything.
+func (p *polls) holder(t *testing.T, name string, ago time.Duration, standing ...string) {
 	t.Helper()
 	lasts := int32(15)
 	renewed := metav1.NewMicroTime(time.Now().Add(-ago))
 	l := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Name: leaseName, Namespace: "baton-system"},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &name, LeaseDurationSeconds: &lasts, RenewTime: &renewed},
+	}
+	for _, n := range standing {
+		metav1.SetMetaDataAnnotation(&l.ObjectMeta, standingKey, n)
 	}
 	_ = p.Tracker().Delete(coordinationv1.SchemeGroupVersion.WithResource("leases"), "baton-system", leaseName)
 	if err := p.Tracker().Add(l); err != nil {
@@ -75,9 +78,9 @@ func (p *polls) holder(t *testing.T, name string, ago time.Duration) {
 }
 
 // renewing keeps the Lease of a living holder fresh until the test ends.
-func (p *polls) renewing(ctx context.Context, t *testing.T, name string) {
+func (p *polls) renewing(ctx context.Context, t *testing.T, name string, standing ...string) {
 	for ctx.Err() == nil {
-		p.holder(t, name, 0)
+		p.holder(t, name, 0, standing...)
 		select {
 		case <-time.After(2 * time.Second):
 		case <-ctx.Done():
@@ -131,6 +134,90 @@ func TestElector(t *testing.T) {
 		}
 		stop()
 		cancel()
+	})
+	in("where many stand each looks less often, and again once a minute when few are left", func(t *testing.T, p *polls) {
+		e := p.elector(t, "a", nil, nil)
+		stop := start(t, e)
+		ctx, cancel := context.WithCancel(t.Context())
+		go p.renewing(ctx, t, "z", "1000")
+		synctest.Wait()
+		e.Stand(true)
+		sleep(5 * time.Hour)
+		if n := p.requests.Swap(0); n < 45 || n > 80 {
+			t.Errorf("%d requests in five hours beside a thousand, want about 60", n)
+		}
+		cancel()
+		ctx, cancel = context.WithCancel(t.Context())
+		go p.renewing(ctx, t, "z", "2")
+		sleep(8 * time.Minute) // it learns of it at its next look
+		p.requests.Store(0)
+		sleep(time.Hour)
+		if n := p.requests.Load(); n < 45 || n > 80 {
+			t.Errorf("%d requests in an hour beside two, want about 60", n)
+		}
+		stop()
+		cancel()
+	})
+	in("many miss a marshal sooner than one does, for a fraction of the looks", func(t *testing.T, p *polls) {
+		const n = 100
+		var leading atomic.Int64
+		ctx, cancel := context.WithCancel(t.Context())
+		go p.renewing(ctx, t, "z", fmt.Sprint(n))
+		synctest.Wait()
+		for i := range n {
+			e := p.elector(t, fmt.Sprint("n", i), func(ctx context.Context) { leading.Add(1); <-ctx.Done() }, nil)
+			defer start(t, e)()
+			e.Stand(true)
+		}
+		sleep(10 * time.Minute)
+		p.requests.Store(0)
+		sleep(time.Hour)
+		if got := p.requests.Load(); got < n*10 || got > n*15 {
+			t.Errorf("%d requests of %d agents in an hour, want 12 of each", got, n)
+		}
+		cancel()
+		begin := time.Now()
+		for leading.Load() == 0 && time.Since(begin) < 5*time.Minute {
+			sleep(100 * time.Millisecond)
+		}
+		if took := time.Since(begin); took > 55*time.Second { // it is silent for 15 s, looked at after some, and observed for 15 to 20
+			t.Errorf("nobody led for %v", took)
+		}
+	})
+	in("reads for the brake count as looks where many stand too", func(t *testing.T, p *polls) {
+		ctx, cancel := context.WithCancel(t.Context())
+		go p.renewing(ctx, t, "z", "1000")
+		synctest.Wait()
+		e := p.elector(t, "a", nil, nil)
+		stop := start(t, e)
+		e.Stand(true)
+		const reads = 40
+		for range reads {
+			sleep(2 * time.Minute)
+			if _, err := e.Look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := p.requests.Load(); n > reads+1 {
+			t.Errorf("%d requests, want its own %d and the first look", n, reads)
+		}
+		stop()
+		cancel()
+	})
+	in("whoever leads does not repeat how many an earlier marshal counted", func(t *testing.T, p *polls) {
+		p.holder(t, "z", time.Hour, "1000")
+		e := p.elector(t, "a", nil, nil)
+		defer start(t, e)()
+		e.Stand(true)
+		sleep(30 * time.Second)
+		if n, ok := p.lease(t).Annotations[standingKey]; !e.Leading() || ok {
+			t.Errorf("leading %v, standing %q before it has counted", e.Leading(), n)
+		}
+		e.Annotate(map[string]string{standingKey: "3"})
+		sleep(5 * time.Second)
+		if n := p.lease(t).Annotations[standingKey]; n != "3" {
+			t.Errorf("standing %q, want 3", n)
+		}
 	})
 	in("annotations come with the renewals, without a request of their own, stay after the release, and go when they are to", func(t *testing.T, p *polls) {
 		e := p.elector(t, "a", nil, nil)
@@ -239,7 +326,7 @@ func TestElector(t *testing.T) {
 		}
 	})
 	in("a silent holder whose clock is an hour ahead is taken over too", func(t *testing.T, p *polls) {
-		p.holder(t, "z", -time.Hour)
+		p.holder(t, "z", -time.Hour, "1000")
 		e := p.elector(t, "a", nil, nil)
 		defer start(t, e)()
 		e.Stand(true)
@@ -415,6 +502,39 @@ func TestElector(t *testing.T) {
 		sleep(time.Minute)
 		if !e.Leading() {
 			t.Error("it does not lead again though it still stands")
+		}
+	})
+}
+
+func TestLookInterval(t *testing.T) {
+	for _, c := range []struct {
+		standing string
+		want     time.Duration
+	}{
+		{"", time.Minute},
+		{"0", time.Minute},
+		{"1", time.Minute},
+		{"10", time.Minute},
+		{"20", 2 * time.Minute},
+		{"25", 150 * time.Second},
+		{"50", 5 * time.Minute},
+		{"5000", 5 * time.Minute},
+		{"9000000000000000000", 5 * time.Minute},
+		{"many", time.Minute},
+		{"99999999999999999999999999", time.Minute},
+		{"-1", time.Minute},
+	} {
+		t.Run(fmt.Sprintf("%q stand, each looks every %v", c.standing, c.want), func(t *testing.T) {
+			e := newPolls().elector(t, "a", nil, nil)
+			s := stateOf(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{standingKey: c.standing}}})
+			if got := e.interval(s); got != c.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+	t.Run("a holder whose clock is ahead is looked at each minute", func(t *testing.T) {
+		if got := newPolls().elector(t, "a", nil, nil).interval(State{standing: 1000, Renewed: time.Now().Add(time.Minute)}); got != time.Minute {
+			t.Errorf("got %v", got)
 		}
 	})
 }

@@ -131,23 +131,12 @@ func holderGone(l *Slot, n *Node) bool {
 func heir(v View) string {
 	s := look(v)
 	var best *Node
-	rank := func(n *Node) int {
-		switch {
-		case n.Phase == phaseWaiting && s.slotOf[n.UID] == nil:
-			return 3
-		case n.Phase == phaseWaiting && s.slotOf[n.UID].Holder == "":
-			return 2
-		case n.Phase == phaseBackoff, n.Phase == phaseFailed:
-			return 1
-		}
-		return 0
-	}
 	for i := range v.Nodes {
 		n := &v.Nodes[i]
-		if n.Name == v.Self || n.UID == "" || !n.Ready || n.Deleting || n.Foreign || rank(n) == 0 {
+		if s.stands(n) == 0 {
 			continue
 		}
-		if best == nil || cmp.Or(cmp.Compare(rank(n), rank(best)), s.order(n, best)) > 0 {
+		if best == nil || cmp.Or(cmp.Compare(s.stands(n), s.stands(best)), s.order(n, best)) > 0 {
 			best = n
 		}
 	}
@@ -155,6 +144,22 @@ func heir(v View) string {
 		return ""
 	}
 	return best.Name
+}
+
+// stands ranks the nodes whose agents stand for election, by how long they will wait; 0 is one that does not, is not well, or is
+// the marshal's own.
+func (s *survey) stands(n *Node) int {
+	switch {
+	case n.Name == s.Self || n.UID == "" || !n.Ready || n.Deleting || n.Foreign:
+		return 0
+	case n.Phase == phaseWaiting && s.slotOf[n.UID] == nil:
+		return 3
+	case n.Phase == phaseWaiting && s.slotOf[n.UID].Holder == "":
+		return 2
+	case n.Phase == phaseBackoff, n.Phase == phaseFailed:
+		return 1
+	}
+	return 0
 }
 
 // sorted is for output that people and tests compare.

@@ -13,6 +13,7 @@ const (
 	trialKey       = "kubebaton.io/canary"      // annotation on Lease marshal, with .<group>: its Trial
 	awayKey        = "kubebaton.io/away"        // annotation on Lease marshal, with .<group>: which cycles' nodes are away, since when
 	waitingKey     = "kubebaton.io/waiting"     // annotation on Lease marshal, with .<group>: who waits for what, for people
+	standingKey    = "kubebaton.io/standing"    // annotation on Lease marshal: how many agents stand for election besides its holder
 )
 
 // Reasons, a part of the closed set that records, Events, metrics and the command share.

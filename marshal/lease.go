@@ -111,7 +111,7 @@ func (l *election) Create(ctx context.Context, r resourcelock.LeaderElectionReco
 // Update takes, renews or, with an empty holder, releases the Lease, at the version read or written last.
 func (l *election) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
 	l.mu.Lock()
-	read, heir := l.lease, l.heir
+	read, heir, won := l.lease, l.heir, l.won
 	l.mu.Unlock()
 	if read == nil {
 		return fmt.Errorf("updating Lease %q: it was not read", leaseName)
@@ -124,6 +124,9 @@ func (l *election) Update(ctx context.Context, r resourcelock.LeaderElectionReco
 	delete(lease.Labels, kube.LabelNode) // whoever leads, there is no heir now
 	if r.HolderIdentity == "" && heir != "" {
 		metav1.SetMetaDataLabel(&lease.ObjectMeta, kube.LabelNode, kube.NodeLabel(heir))
+	}
+	if !won {
+		delete(lease.Annotations, standingKey) // an earlier marshal counted others
 	}
 	for k, v := range l.notes() {
 		if v == "" {

@@ -40,7 +40,7 @@ type Config struct {
 
 	Now func() time.Time // the API server's time, by which agents judge a nomination; nil is time.Now
 
-	// Times of the election; 0 means 15 s, 10 s, 2 s, and 1 min between two looks of an agent that waits.
+	// Times of the election; 0 means 15 s, 10 s, 2 s, and 1 min between two looks of an agent that waits with few others.
 	LeaseDuration, RenewDeadline, RetryPeriod, LookInterval time.Duration
 }
 
@@ -121,7 +121,7 @@ func (m *Marshal) Resign(ctx context.Context) error { return m.elector.resign(ct
 // Look reads the Lease `marshal` once.
 func (m *Marshal) Look(ctx context.Context) (State, error) { return m.elector.Look(ctx) }
 
-// Seen is the state that was read last, without a request. An agent that stands looks once a minute.
+// Seen is the state that was read last, without a request. An agent that stands looks once a minute, or less often with many others.
 func (m *Marshal) Seen() State { return m.elector.Seen() }
 
 // Leading tells whether this agent is the marshal.

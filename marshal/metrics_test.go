@@ -133,7 +133,7 @@ func TestMemory(t *testing.T) {
 	s := look(v)
 	noms, verdicts := s.decide()
 	rep := newReport(s, verdicts)
-	said := notes(Trials(v), absent(v), verdicts, nil)
+	said := notes(Trials(v), absent(v), verdicts, 0, nil)
 	due := r.due(v)
 	runtime.ReadMemStats(&to)
 	made := to.TotalAlloc - from.TotalAlloc

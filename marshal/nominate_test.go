@@ -455,6 +455,19 @@ func TestHeir(t *testing.T) {
 	}
 }
 
+func TestStanding(t *testing.T) {
+	inBackoff := func(n *Node) { n.Phase = phaseBackoff }
+	v := viewOf(workers(3), []Node{
+		idle("a"), bidder("b", 1), bidder("c", 1, gateShut), bidder("d", 1, onHold), idle("e", inBackoff), bidder("f", 1), // these five and one more
+		idle("g", inPhase(phaseFailed, SlotName("workers", 0))),
+		idle("h", inPhase(phaseDraining, SlotName("workers", 1))), bidder("i", 1, notReady), bidder("j", 1, alien), bidder("me", 1),
+	}, []Slot{held("workers", 0, "g"), held("workers", 1, "h"), offered("workers", 2, "f", time.Second)})
+	v.Self = "me"
+	if got := look(v).standing(); got != 6 {
+		t.Errorf("%d stand besides the marshal, want 6", got)
+	}
+}
+
 func TestLimit(t *testing.T) {
 	for _, c := range []struct {
 		group       Group

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // What the marshal writes on its own Lease, up to three annotations a group: what is to be remembered of its canaries and of
-// those that are away, and, for people, who waits for what.
+// those that are away, and, for people, who waits for what. And one for those who wait: how many they are.
 
 const (
 	noteBytes = 512 // bounds the sentence for people
@@ -66,7 +67,27 @@ func absent(v View) map[string]map[string]time.Time {
 	return out
 }
 
-// notesOf are the keys of the marshal's annotations.
+// standingOf reads how many agents stand for election besides the marshal. What cannot be read is not known, as 0 is.
+func standingOf(annotations map[string]string) int {
+	n, err := strconv.Atoi(annotations[standingKey])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// standing counts the nodes whose agents stand for election, and look whether there is still a marshal.
+func (s *survey) standing() int {
+	count := 0
+	for i := range s.Nodes {
+		if s.stands(&s.Nodes[i]) > 0 {
+			count++
+		}
+	}
+	return count
+}
+
+// notesOf are the keys of the marshal's annotations that go when nobody needs them.
 func notesOf(annotations map[string]string) []string {
 	var keys []string
 	for k := range annotations {
@@ -78,8 +99,8 @@ func notesOf(annotations map[string]string) []string {
 }
 
 // notes are the annotations as they are to be; "" for one that is there and is to go.
-func notes(trials map[string]Trial, away map[string]map[string]time.Time, verdicts []Verdict, there []string) map[string]string {
-	out := map[string]string{}
+func notes(trials map[string]Trial, away map[string]map[string]time.Time, verdicts []Verdict, standing int, there []string) map[string]string {
+	out := map[string]string{standingKey: strconv.Itoa(standing)}
 	for _, k := range there {
 		out[k] = ""
 	}

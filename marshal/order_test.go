@@ -434,10 +434,11 @@ func TestNotes(t *testing.T) {
 		{Node: "e", Reason: reasonGroup},
 	}
 	away := map[string]map[string]time.Time{"workers": {"c1": zero}}
-	got := notes(map[string]Trial{"workers": {Covered: zero}}, away, says, []string{trialKey + ".old", waitingKey + ".workers"})
+	got := notes(map[string]Trial{"workers": {Covered: zero}}, away, says, 7, []string{trialKey + ".old", waitingKey + ".workers"})
 	want := map[string]string{
 		"kubebaton.io/away.workers":    `{"c1":"` + zero.Format(time.RFC3339) + `"}`,
 		"kubebaton.io/canary.old":      "",
+		"kubebaton.io/standing":        "7",
 		"kubebaton.io/canary.workers":  `{"covered":"` + zero.Format(time.RFC3339) + `"}`,
 		"kubebaton.io/waiting.workers": "2 for budget (1 of 1 may be unavailable: n7); 1 for window",
 	}

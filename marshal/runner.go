@@ -386,7 +386,7 @@ func (r *runner) pass(ctx context.Context, v View) bool {
 	r.mu.Lock()
 	there := r.notes
 	r.mu.Unlock()
-	r.annotate(notes(Trials(v), absent(v), verdicts, there))
+	r.annotate(notes(Trials(v), absent(v), verdicts, s.standing(), there))
 	return clean
 }
 

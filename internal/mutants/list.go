@@ -14,7 +14,7 @@ const (
 
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	return slices.Concat(ofTheWay(), ofTheWorld(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheNode())
+	return slices.Concat(ofTheWay(), ofTheWorld(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheElection(), ofTheNode())
 }
 
 func ofTheWay() []mutant {
@@ -373,6 +373,23 @@ func ofTheOrder() []mutant {
 		{
 			name: "a held slot goes when the group shrinks", file: housekeep, test: "TestHousekeep",
 			old: "	if l.empty() && !l.Deleting && len(s.Groups) > 0", new: "	if !l.Deleting && len(s.Groups) > 0",
+		},
+	}
+}
+
+func ofTheElection() []mutant {
+	return []mutant{
+		{
+			name: "each of a thousand looks for a marshal every minute", file: "marshal/election.go", test: "TestElector|TestLookInterval",
+			old: "min(max(s.standing, lookTogether), lookMost*lookTogether)", new: "min(lookTogether, lookMost*lookTogether)",
+		},
+		{
+			name: "the last of many looks for a marshal once in hours", file: "marshal/election.go", test: "TestElector|TestLookInterval",
+			old: "min(max(s.standing, lookTogether), lookMost*lookTogether)", new: "max(s.standing, lookTogether)",
+		},
+		{
+			name: "what an earlier marshal counted makes agents look less often", file: "marshal/lease.go", test: "TestElector",
+			old: "		delete(lease.Annotations, standingKey)", new: "		delete(lease.Annotations, \"\")",
 		},
 	}
 }
