@@ -333,13 +333,25 @@ func (s *survey) call(q *squad, bids []*Node) {
 }
 
 // short says why there is no slot for a bid that could go. One that is not there yet, or still has to be tidied up, keeps the
-// groups after this one waiting, as a bid with a slot would.
+// groups after this one waiting, as a bid with a slot would; not one that hangs in its deletion, which may be for ever.
 func (q *squad) short() string {
 	switch {
 	case len(q.busy) > 0:
 		return "every slot is taken: " + list(slices.Sorted(slices.Values(q.busy)))
 	case q.taken >= q.limit:
 		return "every slot is taken"
+	}
+	lost, hangs := 0, "" // of the slots up to the limit: those that nobody frees, and one of them
+	for _, l := range q.slots {
+		if i, ok := slotIndex(q.Name, l.Name); ok && i < q.limit && (l.Deleting || !l.empty()) {
+			lost++
+			if l.empty() {
+				hangs = cmp.Or(hangs, l.Name)
+			}
+		}
+	}
+	if lost == q.limit {
+		return hangs + " is being deleted, and a finalizer that is not Baton's keeps it"
 	}
 	q.trying = "its slots are not there yet"
 	return q.trying

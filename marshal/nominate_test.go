@@ -273,6 +273,11 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{"budget names the nodes that use it up", viewOf(many, []Node{bidder("a", 1), idle("x", cordoned), idle("y", notReady)}, slots("workers", 2)), "a", "budget", "x, y"},
 		{"no slot is there", viewOf(many, []Node{bidder("a", 1), idle("y"), idle("z")}, nil), "a", "slot", "not there yet"},
+		{"the slot hangs", viewOf(workers(1), []Node{bidder("a", 1), idle("y")}, func() []Slot {
+			s := free("workers", 0)
+			s.Deleting = true
+			return []Slot{s}
+		}()), "a", "slot", "slot-workers-0 is being deleted"},
 		{"no slot is free", viewOf(workers(1), []Node{bidder("a", 1), idle("x", inPhase(phaseDraining, "slot-workers-0"))}, []Slot{held("workers", 0, "x")}), "a", "slot", "taken: x"},
 		{"so does a node that is away for too long, in the only slot", lost(viewOf(Group{Name: "workers", MaxUnavailable: 1, MaxFailed: 1},
 			[]Node{bidder("a", 1), gone("x"), idle("y")}, []Slot{held("workers", 0, "x")}), "x"), "a", "budget", "x"},

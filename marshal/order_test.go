@@ -158,6 +158,7 @@ func TestAfter(t *testing.T) {
 	holds := func(node string) func(*View) {
 		return func(v *View) { v.Slots[1] = held("workers", 0, node) }
 	}
+	hangs := func(v *View) { v.Slots[1].Deleting = true }
 	for _, c := range []struct {
 		name string
 		view View
@@ -183,8 +184,17 @@ func TestAfter(t *testing.T) {
 			v.Trials = map[string]Trial{"workers": {Started: zero}}
 		}), "c=slot-control-plane-0 w:budget v:canary"},
 		{"workers whose slots are not there yet go first all the same", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots = v.Slots[:1] }), "c:after w:slot"},
-		{"and so do those whose only slot is being deleted", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots[1].Deleting = true }), "c:after w:slot"},
-		{"but not those whose only slot a failed node keeps, which the group bears", of([]Node{bidder("w", 1, cordoned), gone("x")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
+		{"and so do those whose slot has still to be tidied up", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, func(v *View) { v.Slots[1].Hold = "paused: storm" }), "c:after w:slot"},
+		{"but not those whose only slot hangs in its deletion", of([]Node{bidder("w", 1)}, []Node{bidder("c", 9)}, hangs), "c=slot-control-plane-0 w:slot"},
+		{"nor those of which a failed node keeps one, which the group bears, and the other hangs", of([]Node{bidder("w", 1), gone("x"), idle("y")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
+			v.Groups[1].MaxFailed, v.Groups[1].MaxUnavailable = 1, 2
+			v.Slots = append(v.Slots, free("workers", 1))
+			v.Slots[2].Deleting = true
+			*v = lost(*v, "x")
+		}), "c=slot-control-plane-0 w:slot"},
+		{"those of which one hangs and the other is not there yet go first", of([]Node{bidder("w", 1), idle("y")}, []Node{bidder("c", 9)}, hangs, func(v *View) { v.Groups[1].MaxUnavailable = 2 }), "c:after w:slot"},
+		{"and so do those whose slot hangs while its holder is on the way", of([]Node{bidder("w", 1), idle("x", inPhase(phaseRebooting, SlotName("workers", 0)))}, []Node{bidder("c", 9)}, holds("x"), hangs), "c:after w:slot"},
+		{"nor those whose only slot a failed node keeps, which the group bears", of([]Node{bidder("w", 1, cordoned), gone("x")}, []Node{bidder("c", 9)}, holds("x"), func(v *View) {
 			v.Groups[1].MaxFailed = 1
 			*v = lost(*v, "x")
 		}), "c=slot-control-plane-0 w:budget"},
