@@ -72,8 +72,11 @@ func (s *survey) tend(l *Slot) (Action, bool) {
 	case l.empty():
 	case q != nil:
 		want = q.brake()
-	default:
+	default: // people renamed the group: its nodes are in another one now
 		want = pauseOf(s.Paused, l.Group)
+		if home := s.home[cmp.Or(l.HolderUID, l.Nominee)]; home != nil {
+			want = cmp.Or(want, home.brake())
+		}
 	}
 	if l.Hold != want {
 		return Action{Kind: SetHold, Slot: *l, Hold: want}, true

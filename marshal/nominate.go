@@ -97,20 +97,18 @@ func (s *survey) addSlots() {
 		case l.Nominee != "" && s.slotOf[l.Nominee] == nil:
 			s.slotOf[l.Nominee] = l
 		}
-		q := s.group[l.Group]
-		if q == nil {
-			continue
+		if q := s.group[l.Group]; q != nil {
+			q.slots = append(q.slots, l)
 		}
-		q.slots = append(q.slots, l)
 		switch {
 		case l.Holder != "":
-			s.takes(q, l.Holder, s.byName[l.Holder])
+			s.takes(s.group[l.Group], l.Holder, s.byName[l.Holder])
 		case l.Nominee != "":
 			who, n := "uid:"+l.Nominee, s.byUID[l.Nominee]
 			if n != nil {
 				who = n.Name
 			}
-			s.takes(q, who, n)
+			s.takes(s.group[l.Group], who, n)
 		}
 	}
 	for _, q := range s.squads {
@@ -122,8 +120,15 @@ func (s *survey) addSlots() {
 	}
 }
 
-// takes counts a slot of the group that is held or nominated, by a node that may be missing.
+// takes counts a slot of the group that is held or nominated, by a node that may be missing. The group is nil when there is none of
+// that name any more: then it counts in the node's own, which may be the same under another name.
 func (s *survey) takes(q *squad, who string, n *Node) {
+	if q == nil && n != nil {
+		q = s.match(n)
+	}
+	if q == nil {
+		return
+	}
 	q.unavailable[who] = struct{}{}
 	q.taken++
 	if n != nil && s.stuck(q, n) {
@@ -201,12 +206,13 @@ func (s *survey) lost(n *Node) {
 	if l := s.slotOf[n.UID]; l != nil && l.Holder != "" {
 		return
 	}
+	var of *squad
 	for _, q := range s.squads {
 		if _, ok := slotIndex(q.Name, n.Slot); ok {
-			s.takes(q, n.Name, n)
-			return
+			of = q
 		}
 	}
+	s.takes(of, n.Name, n)
 }
 
 // failed tells whether the node counts against what its group bears. An acknowledgement holds for the present failure: the agent

@@ -164,6 +164,13 @@ func TestNominate(t *testing.T) {
 			[]Node{bidder("a", 9), bidder("b", 1)}, []Slot{offered("workers", 0, "a", time.Second), free("pool", 0)}), ""},
 		{"and so does a holder", viewOf(Group{Name: "pool", MaxUnavailable: 1},
 			[]Node{bidder("a", 9), bidder("b", 1)}, []Slot{held("workers", 0, "a"), free("pool", 0)}), ""},
+		{"one that changed groups uses up the budget of both", func() View {
+			blue := func(n *Node) { n.Labels = map[string]string{"g": "blue"} }
+			v := viewOf(Group{Name: "blue", MaxUnavailable: 1, Match: func(l map[string]string) bool { return l["g"] == "blue" }},
+				[]Node{bidder("a", 9, blue), bidder("b", 1, blue), bidder("c", 1)}, []Slot{held("workers", 0, "a"), free("blue", 0), free("workers", 1)})
+			v.Groups = append(v.Groups, workers(1))
+			return v
+		}(), ""},
 		{"a node on hold that holds a slot counts", viewOf(workers(1), []Node{idle("a", onHold, inPhase(phaseDraining, "slot-workers-0")), bidder("b", 1)},
 			[]Slot{held("workers", 0, "a")}), ""},
 		{"a node whose gates are shut is passed over", viewOf(workers(1), []Node{bidder("a", 2, gateShut), bidder("b", 1)}, slots("workers", 1)), "slot-workers-0=b"},
@@ -394,6 +401,17 @@ func TestHousekeep(t *testing.T) {
 			v.Groups = append(v.Groups, Group{Name: "workers", MaxUnavailable: 2})
 			return v
 		}(), "hold slot-workers-0 halted: x, hold slot-workers-1 halted: x, create slot-blue-0"},
+		{
+			"a group that was renamed in a rollout halts too", viewOf(workers(2), []Node{failed, idle("y", inPhase(phaseDraining, "slot-old-1"))},
+				[]Slot{held("old", 0, "x"), held("old", 1, "y"), free("workers", 0), free("workers", 1)}), "hold slot-old-0 halted: x, hold slot-old-1 halted: x",
+		},
+		{
+			"the pause of its old name holds it as well", func() View {
+				v := viewOf(workers(1), []Node{idle("y", inPhase(phaseDraining, "slot-old-0"))}, []Slot{held("old", 0, "y"), free("workers", 0)})
+				v.Paused = map[string]string{"old": "storm"}
+				return v
+			}(), "hold slot-old-0 paused: storm",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string

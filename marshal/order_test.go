@@ -208,6 +208,49 @@ func TestAfter(t *testing.T) {
 	}
 }
 
+// A holder goes on by the group that its slot was made for, which people may have renamed since.
+func TestRenamedGroups(t *testing.T) {
+	old := Slot{Name: SlotName("old", 0), ResourceVersion: "7", Group: "old", Holder: "x", HolderUID: "uid-x", Nominee: "uid-x"}
+	onItsWay := func(change ...func(*Node)) Node {
+		return idle("x", append([]func(*Node){inPhase(phaseRebooting, old.Name), inZone("b")}, change...)...)
+	}
+	zoned := Group{Name: "workers", MaxUnavailable: 3, TopologyKey: "zone"}
+	for _, c := range []struct {
+		name string
+		view View
+		want string
+	}{
+		{
+			"its node keeps other zones waiting",
+			viewOf(zoned, []Node{onItsWay(), bidder("a", 9, inZone("a")), bidder("b", 1, inZone("b"))}, append(slots("workers", 3), old)), "a:zone b=slot-workers-0",
+		},
+		{
+			"also when the slot is lost",
+			viewOf(zoned, []Node{onItsWay(), bidder("a", 9, inZone("a")), bidder("b", 1, inZone("b"))}, slots("workers", 3)), "a:zone b=slot-workers-0",
+		},
+		{"it keeps the groups that come after its node's", func() View {
+			v := viewOf(workers(1), []Node{onItsWay(), bidder("c", 1, func(n *Node) { n.Labels = map[string]string{"cp": ""} })}, append(slots("control-plane", 1), free("workers", 0), old))
+			isCP := func(l map[string]string) bool { _, ok := l["cp"]; return ok }
+			v.Groups = append([]Group{{Name: "control-plane", MaxUnavailable: 1, Match: isCP, After: []string{"workers"}}}, v.Groups...)
+			return v
+		}(), "c:after"},
+		{
+			"it takes a place from one that is cordoned already",
+			viewOf(workers(1), []Node{onItsWay(), bidder("b", 9, cordoned), idle("y")}, append(slots("workers", 1), old)), "b:slot",
+		},
+		{"one that failed, which the group bears, keeps nobody waiting", func() View {
+			zoned.MaxFailed = 1
+			return viewOf(zoned, []Node{onItsWay(inPhase(phaseFailed, old.Name)), bidder("a", 9, inZone("a"))}, append(slots("workers", 3), old))
+		}(), "a=slot-workers-0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, verdicts(c.view)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func TestAfterIsTransitive(t *testing.T) {
 	in := func(g string) func(*Node) { return func(n *Node) { n.Labels = map[string]string{"g": g} } }
 	group := func(name string, after ...string) Group {
