@@ -1,6 +1,7 @@
 package marshal
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -15,26 +16,27 @@ var seed = flag.Uint64("seed", 0, "replay the random cluster of this seed only")
 
 // cluster is what the API server holds, and two marshals that see it late.
 type cluster struct {
-	t      *testing.T
-	rnd    *rand.Rand
-	now    time.Time
-	groups []Group
-	nodes  []Node
-	want   map[string]bool // node name: still has to reboot
-	dead   map[string]bool // node name: does not come back
-	joined int
-	slots  []Slot
-	most   map[string]int // group: the highest limit that it has had
-	rv     int
-	trials map[string]Trial
-	absent map[string]time.Time
-	paused map[string]string
-	down   map[string]time.Time // node name: it was cordoned for the present reboot
-	boots  []boot
-	views  [2]View
-	memory [2]*runner // only observe and missed are used
-	before [2][]Slot
-	log    []string
+	t       *testing.T
+	rnd     *rand.Rand
+	now     time.Time
+	groups  []Group
+	nodes   []Node
+	want    map[string]bool // node name: still has to reboot
+	dead    map[string]bool // node name: does not come back
+	joined  int
+	renamed int
+	slots   []Slot
+	most    map[string]int // group: the highest limit that it has had
+	rv      int
+	trials  map[string]Trial
+	absent  map[string]time.Time
+	paused  map[string]string
+	down    map[string]time.Time // node name: it was cordoned for the present reboot
+	boots   []boot
+	views   [2]View
+	memory  [2]*runner // only observe and missed are used
+	before  [2][]Slot
+	log     []string
 }
 
 // boot is one reboot that ended well: what was installed by the first of its times was booted.
@@ -304,7 +306,7 @@ func (c *cluster) ordered(v View, noms []Nomination) {
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		if l := s.slotOf[n.UID]; l != nil && !c.stuck(v, n) {
-			inFlight[l.Group] = append(inFlight[l.Group], n)
+			inFlight[c.of(*l)] = append(inFlight[c.of(*l)], n)
 		}
 	}
 	nominated := map[string][]*Node{}
@@ -471,7 +473,7 @@ func (c *cluster) take(n *Node, own int, wild bool) {
 			c.cas(s, func(l *Slot) { l.Nominee, l.BidCycle = "", "" })
 		case wild && c.chance(20):
 			c.cas(s, func(l *Slot) { l.Nominee, l.BidCycle = "", "" })
-		case wild && c.chance(20), s.Hold != "", !n.Bids:
+		case wild && c.chance(20), s.Hold != "", !n.Bids, s.Group != c.home(n):
 		default:
 			ok := c.cas(s, func(l *Slot) { l.Holder, l.HolderUID, l.BidCycle, l.BootID = n.Name, n.UID, "", n.BootID })
 			c.note("%s agent %s takes %s: %v", c.now.Format("15:04:05"), n.Name, s.Name, ok)
@@ -486,7 +488,7 @@ func (c *cluster) disturb() {
 	n := &c.nodes[i]
 	g := c.groups[c.rnd.IntN(len(c.groups))]
 	early := n.Phase == "" || n.Phase == phaseWaiting
-	switch c.rnd.IntN(12) {
+	switch c.rnd.IntN(13) {
 	case 0:
 		n.Ready = !n.Ready && !c.dead[n.Name]
 	case 1:
@@ -533,8 +535,62 @@ func (c *cluster) disturb() {
 	case 11:
 		k := c.rnd.IntN(2)
 		c.memory[k], c.before[k] = newRunner(), nil
+	case 12:
+		if c.chance(30) {
+			c.rename(c.rnd.IntN(len(c.groups)))
+		}
 	}
 	c.limits()
+}
+
+// rename gives a group another name in the configuration. A dead node of another group that holds a slot of it would be a failure of
+// that one from then on, which may not bear it.
+func (c *cluster) rename(i int) {
+	was := c.groups[i].Name
+	for k := range c.nodes {
+		n := &c.nodes[k]
+		if _, ok := slotIndex(was, n.Slot); ok && c.dead[n.Name] && c.home(n) != was {
+			return
+		}
+	}
+	c.groups = slices.Clone(c.groups)
+	c.renamed++
+	name := string("ghijkl"[c.renamed%6]) + was[1:]
+	for k := range c.groups {
+		after := slices.Clone(c.groups[k].After)
+		if n := slices.Index(after, was); n >= 0 {
+			after[n] = name
+		}
+		c.groups[k].After = after
+	}
+	c.groups[i].Name = name
+	c.most[name] = max(c.most[name], c.most[was])
+	c.note("%s is %s now", was, name)
+}
+
+// of returns the group that a slot counts in: its own, or, when that was renamed, its holder's.
+func (c *cluster) of(s Slot) string {
+	for _, g := range c.groups {
+		if s.Group == g.Name {
+			return g.Name
+		}
+	}
+	for i := range c.nodes {
+		if n := &c.nodes[i]; n.UID == cmp.Or(s.HolderUID, s.Nominee) {
+			return c.home(n)
+		}
+	}
+	return ""
+}
+
+// home is the name of the node's group.
+func (c *cluster) home(n *Node) string {
+	for _, g := range c.groups {
+		if g.Match(n.Labels) {
+			return g.Name
+		}
+	}
+	return ""
 }
 
 // deaths tells whether the group of that slot bears one more node that does not come back.
