@@ -58,7 +58,7 @@ type NodeStore interface {
 	Get(ctx context.Context) (Node, error)
 	// Patch writes change if the Node is still the one that from was read from: ErrConflict otherwise.
 	Patch(ctx context.Context, from Node, change NodeChange) (Node, error)
-	// Watch calls back with every new state until ctx ends.
+	// Watch calls back with every new state until ctx ends, at first with one that is not older than a quorum read.
 	Watch(ctx context.Context, changed func(n Node, exists bool)) error
 	// Event tells people what happened, where they look at the Node.
 	Event(ctx context.Context, n Node, warning bool, reason, message string) error
@@ -97,8 +97,8 @@ type SlotStore interface {
 	Renew(ctx context.Context, s Slot, c Claim) (Slot, error)
 	Free(ctx context.Context, s Slot) (Slot, error)
 	Decline(ctx context.Context, s Slot) (Slot, error)
-	// Watch calls back with what Named would return until ctx ends. heir tells that the marshal asks this node to stand for
-	// election.
+	// Watch calls back with what Named would return until ctx ends, at first with what is not older. heir tells that the marshal
+	// asks this node to stand for election.
 	Watch(ctx context.Context, changed func(slots []Slot, heir bool)) error
 }
 

@@ -85,7 +85,7 @@ func (a *Agent) nodeChanged(n Node, exists bool) {
 		}
 		if r := w.parse().record; r != nil && r.Slot != "" {
 			_, named := w.slots[r.Slot]
-			w.stale = !named // the label may have been taken off, by which it is found
+			w.stale = w.stale || !named // the label may have been taken off, by which it is found
 		}
 	})
 }

@@ -21,8 +21,9 @@ type Foresight struct {
 }
 
 // Foresee looks at the pods of a node by the rules of c, and changes nothing: evictions are only tried on. api may be an agent's
-// or a person's; the slots are in namespace. The host is not asked: a kubelet is taken to leave the pods alone when it shuts down.
-func Foresee(ctx context.Context, api *rest.Config, name, namespace string, c *config.Config) (Foresight, error) {
+// or a person's; the slots are in namespace. endsPods tells whether the kubelet ends every pod when the host shuts down; nil: it is
+// taken to leave them alone.
+func Foresee(ctx context.Context, api *rest.Config, name, namespace string, c *config.Config, endsPods func(context.Context) (bool, error)) (Foresight, error) {
 	plain, err := kube.Client(api)
 	if err != nil {
 		return Foresight{}, err
@@ -45,7 +46,7 @@ func Foresee(ctx context.Context, api *rest.Config, name, namespace string, c *c
 		return Foresight{}, err
 	}
 	d, err := node.NewDrainer(node.DrainerConfig{
-		Clientset: own, Cluster: plain, Node: name,
+		Clientset: own, Cluster: plain, Node: name, EndsPods: endsPods,
 		OthersDown: func(ctx context.Context) ([]string, error) { return holders(ctx, slots, name) },
 	})
 	if err != nil {

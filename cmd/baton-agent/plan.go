@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kubebaton.io/baton/config"
+	"kubebaton.io/baton/host"
 	"kubebaton.io/baton/kube"
 	"kubebaton.io/baton/node"
 	"kubebaton.io/baton/wire"
@@ -19,7 +20,8 @@ import (
 
 const planUsage = `baton-agent plan says what a drain of a node would do with each of its pods if it began now, and what would hold it up.
 It changes nothing; whether an eviction would be admitted is asked by a dry run. Under drain.mode auto it goes by the downtimes
-in the history of the node, and takes the kubelet to leave pods alone when the host shuts down.
+in the history of the node. Whether the kubelet ends pods when the host shuts down is asked of the host in the agent's pod; anywhere
+else it is taken to leave them alone.
 
   kubectl -n baton-system exec POD -- /baton-agent plan                          in the agent's pod, for its node
   baton-agent plan --node-name NODE --kubeconfig ~/.kube/config --config FILE    anywhere
@@ -36,10 +38,14 @@ const planTime = time.Minute
 func plan(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("baton-agent plan", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	file := fs.String("config", "/etc/baton-config/config.yaml", "configuration `file` whose rules hold")
-	name := fs.String("node-name", os.Getenv("NODE_NAME"), "`name` of the Node (default $NODE_NAME)")
-	namespace := fs.String("namespace", "baton-system", "`namespace` of the slot Leases")
-	kubeconfig := fs.String("kubeconfig", "", "kubeconfig `file` (default the pod's own token)")
+	here := os.Getenv("NODE_NAME")
+	var o planOptions
+	fs.StringVar(&o.configFile, "config", "/etc/baton-config/config.yaml", "configuration `file` whose rules hold")
+	fs.StringVar(&o.nodeName, "node-name", here, "`name` of the Node (default $NODE_NAME)")
+	fs.StringVar(&o.namespace, "namespace", "baton-system", "`namespace` of the slot Leases")
+	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` (default the pod's own token)")
+	fs.StringVar(&o.host.Root, "host-root", "/host", "`directory` beneath which the paths of the host of $NODE_NAME are mounted")
+	fs.StringVar(&o.host.BusAddress, "bus-address", "", "D-Bus `address` of its system bus (default unix:path=HOST-ROOT/run/dbus/system_bus_socket)")
 	fs.Usage = func() {
 		fmt.Fprint(stderr, planUsage)
 		fs.PrintDefaults()
@@ -54,7 +60,7 @@ func plan(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if fs.NArg() > 0 {
 		faults = append(faults, fmt.Errorf("unexpected argument %q: see --help", fs.Arg(0)))
 	}
-	if *name == "" {
+	if o.nodeName == "" {
 		faults = append(faults, errors.New("--node-name is empty: set it, or NODE_NAME"))
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -63,24 +69,40 @@ func plan(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, planTime)
 	defer cancel()
-	f, err := foresee(ctx, *file, *kubeconfig, *name, *namespace)
+	o.own = o.nodeName == here
+	f, err := o.foresee(ctx)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitFault
 	}
-	return printPlan(stdout, *name, f)
+	return printPlan(stdout, o.nodeName, f)
 }
 
-func foresee(ctx context.Context, file, kubeconfig, name, namespace string) (wire.Foresight, error) {
-	c, err := config.Load(file)
+// planOptions are the flags of a plan.
+type planOptions struct {
+	configFile, kubeconfig, nodeName, namespace string
+	host                                        host.Config
+	own                                         bool // the Node is this host's
+}
+
+func (o planOptions) foresee(ctx context.Context) (wire.Foresight, error) {
+	c, err := config.Load(o.configFile)
 	if err != nil {
 		return wire.Foresight{}, err
 	}
-	api, err := kube.Config(kubeconfig, "baton-agent/"+buildVersion())
+	api, err := kube.Config(o.kubeconfig, "baton-agent/"+buildVersion())
 	if err != nil {
 		return wire.Foresight{}, err
 	}
-	return wire.Foresee(ctx, api, name, namespace, c)
+	var endsPods func(context.Context) (bool, error)
+	if o.own {
+		h, err := host.New(o.host)
+		if err != nil {
+			return wire.Foresight{}, err
+		}
+		endsPods = h.KubeletEndsPods
+	}
+	return wire.Foresee(ctx, api, o.nodeName, o.namespace, c, endsPods)
 }
 
 // printPlan says everything, those pods first that keep the drain from beginning, and returns the exit code.

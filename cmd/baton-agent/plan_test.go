@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/godbus/dbus/v5"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -14,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
+
+	"kubebaton.io/baton/internal/bustest"
 )
 
 // TestPlan asks a real API server what a drain would do: with a pod that keeps it from beginning, and without.
@@ -134,4 +137,31 @@ func TestPlan(t *testing.T) {
 	ask(exitOK, "expected back within 14s")
 	args[len(args)-1] = "no-such-node"
 	ask(exitFault)
+}
+
+// In the agent's pod the host is asked, for its own node only.
+func TestPlanAsksItsHost(t *testing.T) {
+	client := kubernetes.NewForConfigOrDie(server.Config)
+	const name = "plan-own"
+	t.Setenv("NODE_NAME", name)
+	for _, n := range []string{name, name + "-other"} {
+		if _, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := t.TempDir()
+	bustest.Start(t, root).Serve(t, bustest.Login1, bustest.Service{Methods: map[string]any{
+		"ListInhibitors": func() ([]bustest.Inhibitor, *dbus.Error) {
+			return []bustest.Inhibitor{{What: "shutdown", Who: "kubelet", Mode: "delay"}}, nil
+		},
+	}})
+	file := filepath.Join(root, "config.yaml")
+	write(t, file, "apiVersion: kubebaton.io/v1alpha1\nkind: RebootConfiguration\ndrain: {mode: never}\n")
+	for n, want := range map[string]bool{name: true, name + "-other": false} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), []string{"plan", "--config", file, "--kubeconfig", kubeconfig(t, root, server.Config), "--node-name", n, "--host-root", root}, &out, &errs)
+		if got := strings.Contains(out.String(), "shutdownGracePeriod"); code != exitOK || got != want {
+			t.Errorf("%s: exit code %d, the host was asked %v, want %v:\n%s%s", n, code, got, want, &out, &errs)
+		}
+	}
 }

@@ -284,7 +284,7 @@ func ofTheSlots() []mutant {
 		},
 		{
 			name: "a process that starts finds a held slot by its label only", file: world, test: "TestASlotWithoutItsLabel",
-			old: "			w.stale = !named //", new: "			w.stale = !named && false //",
+			old: "			w.stale = w.stale || !named //", new: "			w.stale = w.stale //",
 		},
 		{
 			name: "a held slot is found by its label only", file: world, test: "TestASlotWithoutItsLabel",
