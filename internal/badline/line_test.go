@@ -31,6 +31,7 @@ const (
 type api struct {
 	config *rest.Config
 	events chan string
+	ended  chan struct{} // such streams
 
 	mu      sync.Mutex
 	arrived []string
@@ -39,7 +40,7 @@ type api struct {
 
 func newAPI(t *testing.T) *api {
 	t.Helper()
-	a := &api{events: make(chan string), news: make(chan struct{}, 100)}
+	a := &api{events: make(chan string), ended: make(chan struct{}, 100), news: make(chan struct{}, 100)}
 	s := httptest.NewUnstartedServer(a)
 	s.EnableHTTP2 = true
 	s.StartTLS()
@@ -67,6 +68,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintln(w, e)
 			_ = http.NewResponseController(w).Flush()
 		case <-r.Context().Done():
+			a.ended <- struct{}{}
 			return
 		}
 	}
@@ -369,6 +371,7 @@ func TestWatches(t *testing.T) {
 			t.Errorf("the watch brought %q", got)
 		}
 		l.Thaw()
+		receive(t, a.ended, "the API server goes on with a watch that was cut") // it would take the next event, too
 		lines = watching(t, l, c)
 		a.events <- "2"
 		if got := receive(t, lines, "no event"); got != "2" {
