@@ -27,6 +27,14 @@ import (
 // rebooted is systemd-nspawn's exit code, under --keep-unit, of a machine that asked to be booted again.
 const rebooted = 133
 
+// stillborn is its exit code when it could not start the machine, as when the mounts of the one before are still busy. That is tried again.
+const (
+	stillborn = 1
+	atOnce    = time.Second // such an end comes sooner
+	births    = 5
+	between   = 200 * time.Millisecond
+)
+
 type list []string
 
 func (l *list) String() string     { return fmt.Sprint(*l) }
@@ -80,10 +88,18 @@ func (s *supply) run() error {
 	runtime.LockOSThread()
 	sig := make(chan os.Signal, 4)
 	signal.Notify(sig, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
-	for {
+	for tries := 1; ; tries++ {
+		began := time.Now()
 		code, again, err := s.boot(sig)
-		if err != nil || !again {
+		switch {
+		case err != nil:
 			return err
+		case again:
+			tries = 0
+		case code == stillborn && time.Since(began) < atOnce && tries < births:
+			<-time.After(between)
+		default:
+			return nil
 		}
 		fmt.Fprintf(os.Stderr, "== %s: exit %d, booting again\n", s.node, code)
 	}
