@@ -51,9 +51,14 @@ func controlPlaneAway(p *play) {
 	p.home(n1, n2)
 }
 
+// backupAge is how old the backup is at least: a process that knows nothing of before tells who is down by kubelets that are silent for
+// 15 s, and so long does no restore take in earnest.
+const backupAge = 20 * time.Second
+
 // etcdRestored: the cluster is set back to a time at which nobody held a slot, while n1 is down. n2 would be next, and its agent
 // has never had to do with a marshal.
 func etcdRestored(p *play) {
+	began := time.Now()
 	saved, err := p.c.Backup(p.ctx)
 	p.must(err)
 	p.slowStop(n1, time.Minute)
@@ -63,6 +68,7 @@ func etcdRestored(p *play) {
 	for i := range 200 { // a backup is older than what a start writes
 		p.must(p.annotate(p.ctx, n2, "e2e.kubebaton.io/version", fmt.Sprint(i)))
 	}
+	p.pause(time.Until(began.Add(backupAge)))
 	p.must(p.c.Restore(p.ctx, saved))
 	p.must(p.observeAnew(p.ctx))
 	restored := time.Now()
