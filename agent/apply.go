@@ -312,13 +312,13 @@ func (a *Agent) jobEnded(ctx context.Context, j *job, doing string, err error) {
 // nodeAge is how old what was read of the Node may be when the last check begins: it has to have ended within lastCheckAge.
 const nodeAge = lastCheckAge / 2
 
-// readNode reads the Node by quorum, unless it was read just now, and returns when it was asked for. The write by which the
-// cycle comes to its last check has read it.
+// readNode reads the Node by quorum, unless it was read just now and no watch has contradicted since, and returns when it was
+// asked for. The write by which the cycle comes to its last check has read it.
 func (a *Agent) readNode(ctx context.Context) (time.Time, error) {
 	a.mu.Lock()
-	read := a.world.read
+	read, sure := a.world.read, a.world.sure()
 	a.mu.Unlock()
-	if time.Since(read) < nodeAge {
+	if sure && time.Since(read) < nodeAge {
 		return read, nil
 	}
 	read = time.Now()

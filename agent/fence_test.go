@@ -301,4 +301,35 @@ func TestOldNews(t *testing.T) {
 	if a.world.node.Record != "other" {
 		t.Error("another Node of the same name is news, whatever its version")
 	}
+	a.update(func(w *world) { w.setNode(Node{}, false) }) // as a quorum read found it
+	a.nodeChanged(Node{UID: "v", ResourceVersion: "12", Record: "older than its end"}, true)
+	if a.world.exists || a.world.refreshAt.IsZero() {
+		t.Error("a Node that is gone is back by old news, or nobody looks")
+	}
+	a.nodeChanged(Node{}, false)
+	if a.world.exists || !a.world.refreshAt.IsZero() {
+		t.Error("the watch has told of the end, too, and the Node is to be read all the same")
+	}
+}
+
+// The last check reads the Node again when a watch has contradicted what was read just now.
+func TestTheLastCheckReadsTheNodeAgainAfterOldNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		a := s.agent(func() {}).agent
+		reads := 0
+		s.node.Phase = "rebooting"
+		s.lastCheck = func(string) { reads++ }
+		a.update(func(w *world) { w.setNode(s.node, true); w.read = time.Now() })
+		for i, want := range []int{0, 1} {
+			reads = 0
+			if _, err := a.readNode(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if reads != want {
+				t.Errorf("look %d reads the Node %d times, want %d", i, reads, want)
+			}
+			a.nodeChanged(Node{Name: "n1", UID: s.node.UID, ResourceVersion: "0"}, true)
+		}
+	})
 }

@@ -68,12 +68,13 @@ func older(a, b string) bool {
 	return err == nil && x < y
 }
 
-// nodeChanged takes what the watch of the Node brings. Something older than what a write of our own has returned is
-// dropped. When nothing newer follows, the truth is read, in case the API server's clock of versions was set back.
+// nodeChanged takes what the watch of the Node brings. Something older than what is known, by a write of our own for example, is
+// dropped; a Node that is gone never comes back. When nothing newer follows, the truth is read, in case the API server's clock of
+// versions was set back.
 func (a *Agent) nodeChanged(n Node, exists bool) {
 	a.change(func(w *world) {
 		w.news++
-		if exists && w.exists && n.UID == w.node.UID && older(n.ResourceVersion, w.node.ResourceVersion) {
+		if exists && w.known && n.UID == w.node.UID && (!w.exists || older(n.ResourceVersion, w.node.ResourceVersion)) {
 			w.owe(ownNode)
 			return
 		}
@@ -107,6 +108,9 @@ func (w *world) owe(what string) {
 	w.owed[what] = true
 }
 
+// sure tells whether the watches have brought nothing that what is known does not explain.
+func (w *world) sure() bool { return !w.stale && len(w.owed) == 0 }
+
 func (w *world) shown(what string) {
 	if delete(w.owed, what); len(w.owed) == 0 {
 		w.refreshAt = time.Time{}
@@ -137,6 +141,8 @@ func (a *Agent) slotsChanged(slots []Slot, heir bool) {
 			next[name] = have // an older state of it may still be on its way, and must be known as old
 			if have.Holder != "" {
 				w.owe(name)
+			} else {
+				w.shown(name)
 			}
 		}
 		w.slots = next

@@ -26,11 +26,16 @@ type ListFunc[L runtime.Object] func(ctx context.Context, opts metav1.ListOption
 type WatchFunc func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 
 // Selection narrows what is watched; both selectors are in the API's own syntax, empty selects everything.
-type Selection struct{ Labels, Fields string }
+type Selection struct {
+	Labels, Fields string
+	// Quorum makes the first answer as new as a quorum read that began after the watch, on a server without streamed lists, too:
+	// that one would answer from its cache, however old, and reads its store instead. For few objects.
+	Quorum bool
+}
 
-// Watch calls apply with all the selected objects, keyed by namespace/name, whenever one of them changes, and once at
-// the beginning, with what a quorum read begun after Watch would find at least. The map is Watch's own: apply reads it before it returns and does not keep it. Watch returns when ctx
-// ends; what goes wrong on the way is retried, and told to onError; [ErrRestored] is, too.
+// Watch calls apply with all the selected objects, keyed by namespace/name, once at the beginning and whenever one of them
+// changes. The map is Watch's own: apply reads it before it returns and does not keep it. Watch returns when ctx ends; what goes
+// wrong on the way is retried, and told to onError; [ErrRestored] is, too.
 func Watch[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf WatchFunc, sel Selection, expected T,
 	apply func(map[string]T), onError func(error),
 ) error {
@@ -50,8 +55,8 @@ func Reflect[T, L runtime.Object](ctx context.Context, list ListFunc[L], watchf 
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			line.listed()
-			if o.ResourceVersion == "0" {
-				o.ResourceVersion = "" // a server without streamed lists would answer from its cache, however old
+			if sel.Quorum && o.ResourceVersion == "0" {
+				o.ResourceVersion, o.Limit = "", 0
 			}
 			l, err := list(ctx, narrow(o))
 			if err != nil {

@@ -205,7 +205,7 @@ func (s *Slots) Decline(ctx context.Context, sl Slot) (out Slot, err error) {
 // Watch calls apply with the slots that [Slots.Named] would return, at the start and whenever one of them changes; heir says
 // that the Lease `marshal` names this node, too: it is to stand for election now. Watch ends with ctx and returns its error.
 func (s *Slots) Watch(ctx context.Context, apply func(slots []Slot, heir bool)) error {
-	err := kube.Watch(ctx, s.leases.List, s.leases.Watch, kube.Selection{Labels: s.own()}, &coordinationv1.Lease{},
+	err := kube.Watch(ctx, s.leases.List, s.leases.Watch, kube.Selection{Labels: s.own(), Quorum: true}, &coordinationv1.Lease{},
 		func(items map[string]*coordinationv1.Lease) {
 			heir := false
 			slots := make([]Slot, 0, len(items))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
@@ -71,8 +72,12 @@ func (p *polls) holder(t *testing.T, name string, ago time.Duration, standing ..
 	for _, n := range standing {
 		metav1.SetMetaDataAnnotation(&l.ObjectMeta, standingKey, n)
 	}
-	_ = p.Tracker().Delete(coordinationv1.SchemeGroupVersion.WithResource("leases"), "baton-system", leaseName)
-	if err := p.Tracker().Add(l); err != nil {
+	leases := coordinationv1.SchemeGroupVersion.WithResource("leases")
+	err := p.Tracker().Update(leases, l, "baton-system") // at once: nobody may find it gone
+	if apierrors.IsNotFound(err) {
+		err = p.Tracker().Add(l)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

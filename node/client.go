@@ -168,7 +168,7 @@ func (c *Client) Patch(ctx context.Context, from View, ch Change) (View, error) 
 // there is no Node of that name. Calls follow each other; f must not block for long.
 func (c *Client) Watch(ctx context.Context, f func(v View, exists bool)) error {
 	nodes := c.clientset.CoreV1().Nodes()
-	sel := kube.Selection{Fields: fields.OneTermEqualSelector("metadata.name", c.name).String()}
+	sel := kube.Selection{Fields: fields.OneTermEqualSelector("metadata.name", c.name).String(), Quorum: true}
 	warn := func(err error) { c.log.Warn("watching the node", "node", c.name, "error", err) }
 	return kube.Watch(ctx, nodes.List, nodes.Watch, sel, &corev1.Node{}, func(found map[string]*corev1.Node) {
 		n, ok := found[c.name]
@@ -177,12 +177,12 @@ func (c *Client) Watch(ctx context.Context, f func(v View, exists bool)) error {
 			f(View{}, false)
 			return
 		}
+		c.saw(n)
 		v, err := viewOf(n)
 		if err != nil {
 			warn(err)
 			return
 		}
-		c.saw(n)
 		f(v, true)
 	}, func(err error) {
 		if errors.Is(err, kube.ErrRestored) {

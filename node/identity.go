@@ -56,10 +56,14 @@ func (i *identity) client() kube.Interface {
 
 // read does what reads pods. As long as nothing was permitted it asks as the node, and when that is forbidden, as on a cluster before
 // 1.36, once more as the agent. That both are forbidden is not believed for longer than this call: an API server that has just started
-// forbids everything for a moment. The node's name, once it was good, stays.
+// forbids everything for a moment. The node's name, once it was good, stays; the agent's stays until it is forbidden.
 func read[T any](i *identity, f func(kube.Interface) (T, error)) (T, error) {
 	if c := i.chosen.Load(); c != nil {
-		return f(*c)
+		got, err := f(*c)
+		if c != &i.agent || !apierrors.IsForbidden(err) {
+			return got, err
+		}
+		i.chosen.CompareAndSwap(c, nil)
 	}
 	got, err := f(i.node)
 	switch {

@@ -156,6 +156,11 @@ func TestInWhoseName(t *testing.T) {
 				t.Errorf("it asked %d times whether it may act as its node", asNode)
 			}
 			evicts(t, d, none)
+			door.let(true, false)
+			if err := looks(ctx, d); err != nil {
+				t.Errorf("the agent's own right is gone, and its node may have it: %v", err)
+			}
+			evicts(t, d, as)
 		})
 	}
 	t.Run("a server that cannot be asked tells nothing about that", func(t *testing.T) {

@@ -95,24 +95,31 @@ const budgetAge = 30 * time.Second
 type budgets struct {
 	mu   sync.Mutex
 	at   time.Time
+	of   map[string]bool // namespaces
 	seen []policyv1.PodDisruptionBudget
 }
 
-func (b *budgets) keep(seen []policyv1.PodDisruptionBudget) {
+func (b *budgets) keep(seen []policyv1.PodDisruptionBudget, of map[string]bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.at, b.seen = time.Now(), seen
+	b.at, b.of, b.seen = time.Now(), of, seen
 }
 
-func (b *budgets) last() (seen []policyv1.PodDisruptionBudget, fresh bool) {
+// last returns them, and whether they are of all these namespaces and young enough.
+func (b *budgets) last(of map[string]bool) (seen []policyv1.PodDisruptionBudget, good bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	for ns := range of {
+		if !b.of[ns] {
+			return nil, false
+		}
+	}
 	return b.seen, !b.at.IsZero() && time.Since(b.at) < budgetAge
 }
 
 // lately are the budgets as they were just before a drain, which a preflight has read, or else as they are.
 func (d *Drainer) lately(ctx context.Context, pods []*corev1.Pod) ([]policyv1.PodDisruptionBudget, error) {
-	if seen, fresh := d.budgeted.last(); fresh {
+	if seen, good := d.budgeted.last(spacesOf(pods)); good {
 		return seen, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, preflightTime)
@@ -120,15 +127,21 @@ func (d *Drainer) lately(ctx context.Context, pods []*corev1.Pod) ([]policyv1.Po
 	return d.budgets(ctx, pods)
 }
 
-// budgets are the disruption budgets of the namespaces of pods that a reboot would take away, from the API server's cache: advice
-// need not be newer than that.
-func (d *Drainer) budgets(ctx context.Context, pods []*corev1.Pod) ([]policyv1.PodDisruptionBudget, error) {
+// spacesOf are the namespaces of those pods that a reboot would take away.
+func spacesOf(pods []*corev1.Pod) map[string]bool {
 	spaces := map[string]bool{}
 	for _, p := range pods {
 		if nodeBound(p) == "" {
 			spaces[p.Namespace] = true
 		}
 	}
+	return spaces
+}
+
+// budgets are the disruption budgets of the namespaces of pods that a reboot would take away, from the API server's cache: advice
+// need not be newer than that.
+func (d *Drainer) budgets(ctx context.Context, pods []*corev1.Pod) ([]policyv1.PodDisruptionBudget, error) {
+	spaces := spacesOf(pods)
 	var mu sync.Mutex
 	var all []policyv1.PodDisruptionBudget
 	g, ctx := errgroup.WithContext(ctx)
@@ -148,7 +161,7 @@ func (d *Drainer) budgets(ctx context.Context, pods []*corev1.Pod) ([]policyv1.P
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	d.budgeted.keep(all)
+	d.budgeted.keep(all, spaces)
 	return all, nil
 }
 

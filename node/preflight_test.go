@@ -172,3 +172,24 @@ func TestPreflight(t *testing.T) {
 		}
 	})
 }
+
+// Budgets that were read for some namespaces say nothing about another.
+func TestBudgetsAreKeptForTheirNamespaces(t *testing.T) {
+	var b budgets
+	if _, good := b.last(nil); good {
+		t.Error("there are some before any were read")
+	}
+	b.keep([]policyv1.PodDisruptionBudget{{}}, map[string]bool{"a": true, "b": true})
+	for _, c := range []struct {
+		of   []string
+		want bool
+	}{{[]string{"a"}, true}, {[]string{"a", "b"}, true}, {[]string{"a", "c"}, false}} {
+		of := map[string]bool{}
+		for _, ns := range c.of {
+			of[ns] = true
+		}
+		if seen, good := b.last(of); good != c.want || good && len(seen) != 1 {
+			t.Errorf("for %v: %d budgets, good %v", c.of, len(seen), good)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -36,29 +37,29 @@ const planTime = time.Minute
 
 // plan is `baton-agent plan`.
 func plan(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	fs := flag.NewFlagSet("baton-agent plan", flag.ContinueOnError)
-	fs.SetOutput(stderr)
+	flags := flag.NewFlagSet("baton-agent plan", flag.ContinueOnError)
+	flags.SetOutput(stderr)
 	here := os.Getenv("NODE_NAME")
 	var o planOptions
-	fs.StringVar(&o.configFile, "config", "/etc/baton-config/config.yaml", "configuration `file` whose rules hold")
-	fs.StringVar(&o.nodeName, "node-name", here, "`name` of the Node (default $NODE_NAME)")
-	fs.StringVar(&o.namespace, "namespace", "baton-system", "`namespace` of the slot Leases")
-	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` (default the pod's own token)")
-	fs.StringVar(&o.host.Root, "host-root", "/host", "`directory` beneath which the paths of the host of $NODE_NAME are mounted")
-	fs.StringVar(&o.host.BusAddress, "bus-address", "", "D-Bus `address` of its system bus (default unix:path=HOST-ROOT/run/dbus/system_bus_socket)")
-	fs.Usage = func() {
+	flags.StringVar(&o.configFile, "config", "/etc/baton-config/config.yaml", "configuration `file` whose rules hold")
+	flags.StringVar(&o.nodeName, "node-name", here, "`name` of the Node (default $NODE_NAME)")
+	flags.StringVar(&o.namespace, "namespace", "baton-system", "`namespace` of the slot Leases")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` (default the pod's own token)")
+	flags.StringVar(&o.host.Root, "host-root", "/host", "`directory` beneath which the paths of the host of $NODE_NAME are mounted")
+	flags.StringVar(&o.host.BusAddress, "bus-address", "", "D-Bus `address` of its system bus (default unix:path=HOST-ROOT/run/dbus/system_bus_socket)")
+	flags.Usage = func() {
 		fmt.Fprint(stderr, planUsage)
-		fs.PrintDefaults()
+		flags.PrintDefaults()
 	}
-	switch err := fs.Parse(args); {
+	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
 		return exitUsage
 	}
 	var faults []error
-	if fs.NArg() > 0 {
-		faults = append(faults, fmt.Errorf("unexpected argument %q: see --help", fs.Arg(0)))
+	if flags.NArg() > 0 {
+		faults = append(faults, fmt.Errorf("unexpected argument %q: see --help", flags.Arg(0)))
 	}
 	if o.nodeName == "" {
 		faults = append(faults, errors.New("--node-name is empty: set it, or NODE_NAME"))
@@ -70,7 +71,7 @@ func plan(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	ctx, cancel := context.WithTimeout(ctx, planTime)
 	defer cancel()
 	o.own = o.nodeName == here
-	f, err := o.foresee(ctx)
+	f, err := o.foresee(ctx, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitFault
@@ -85,7 +86,7 @@ type planOptions struct {
 	own                                         bool // the Node is this host's
 }
 
-func (o planOptions) foresee(ctx context.Context) (wire.Foresight, error) {
+func (o planOptions) foresee(ctx context.Context, stderr io.Writer) (wire.Foresight, error) {
 	c, err := config.Load(o.configFile)
 	if err != nil {
 		return wire.Foresight{}, err
@@ -95,6 +96,10 @@ func (o planOptions) foresee(ctx context.Context) (wire.Foresight, error) {
 		return wire.Foresight{}, err
 	}
 	var endsPods func(context.Context) (bool, error)
+	if o.own && o.host.BusAddress == "" && absent(o.host.Root) {
+		fmt.Fprintf(stderr, "no host is mounted at %s: whether the kubelet ends pods when the host shuts down is not asked\n", o.host.Root)
+		o.own = false
+	}
 	if o.own {
 		h, err := host.New(o.host)
 		if err != nil {
@@ -103,6 +108,11 @@ func (o planOptions) foresee(ctx context.Context) (wire.Foresight, error) {
 		endsPods = h.KubeletEndsPods
 	}
 	return wire.Foresee(ctx, api, o.nodeName, o.namespace, c, endsPods)
+}
+
+func absent(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // printPlan says everything, those pods first that keep the drain from beginning, and returns the exit code.

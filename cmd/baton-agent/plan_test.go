@@ -164,4 +164,9 @@ func TestPlanAsksItsHost(t *testing.T) {
 			t.Errorf("%s: exit code %d, the host was asked %v, want %v:\n%s%s", n, code, got, want, &out, &errs)
 		}
 	}
+	var out, errs bytes.Buffer // NODE_NAME is set where no host is mounted
+	args := []string{"plan", "--config", file, "--kubeconfig", kubeconfig(t, root, server.Config), "--node-name", name, "--host-root", filepath.Join(root, "none")}
+	if code := run(t.Context(), args, &out, &errs); code != exitOK || !strings.Contains(errs.String(), "no host is mounted at") {
+		t.Errorf("without a host: exit code %d:\n%s%s", code, &out, &errs)
+	}
 }

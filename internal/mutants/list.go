@@ -214,7 +214,15 @@ func ofTheLoop() []mutant {
 		},
 		{
 			name: "the last check goes by what was read of the Node long ago", file: apply, test: "TestTheNodeOfTheLastCheck",
-			old: "	if time.Since(read) < nodeAge {", new: "	if !read.IsZero() {",
+			old: "	if sure && time.Since(read) < nodeAge {", new: "	if sure && !read.IsZero() {",
+		},
+		{
+			name: "the last check trusts what a watch has contradicted", file: apply, test: "TestTheLastCheckReadsTheNodeAgain",
+			old: "	if sure && time.Since(read) < nodeAge {", new: "	if (sure || true) && time.Since(read) < nodeAge {",
+		},
+		{
+			name: "a deleted Node comes back by old news", file: world, test: "TestOldNews",
+			old: "(!w.exists || older(n.ResourceVersion, w.node.ResourceVersion))", new: "w.exists && older(n.ResourceVersion, w.node.ResourceVersion)",
 		},
 		{
 			name: "an answered question shortens the delay after a failed write", file: agent, test: "TestHazards/an_API_server_that_takes_no_writes",
