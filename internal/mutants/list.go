@@ -246,7 +246,7 @@ func ofTheLoop() []mutant {
 		},
 		{
 			name: "a late answer of a watch undoes what a write returned", file: world, test: "TestOldNews",
-			old: "		if exists && w.exists && n.UID == w.node.UID && older(n.ResourceVersion, w.node.ResourceVersion) {", new: "		if false && exists {",
+			old: "		if exists && w.known && n.UID == w.node.UID && (!w.exists || older(n.ResourceVersion, w.node.ResourceVersion)) {", new: "		if false && exists {",
 		},
 		{
 			name: "an unknown outcome is taken for a refusal", file: agent, test: "TestFence",
