@@ -338,6 +338,8 @@ groups:
   - {namespaces: [a], jobs: ride-through, unmanagedPods: evict, annotatedPods: ignore, localVolumes: move, jobTimeout: 25h}
   - {namespaces: [a], minPodAge: 9m, jobTimeout: 10m}
   - {jobs: wait, jobTimeout: 9m59s}
+  - {namespaces: [a], jobTimeout: 5m}
+  - {namespaces: [a], jobs: block, jobTimeout: 5m}
 groups:
 - {name: a, nodeSelector: {matchLabels: {a: ""}}, drain: {mode: never}}
 - {name: b, nodeSelector: {matchLabels: {b: ""}}, drain: {timeout: 9m}}
@@ -359,6 +361,8 @@ groups:
 			`drain.rules[5].jobTimeout: "10m": must be less than drain.timeout, 10m`,
 			`drain.rules[2].namespaces[0]: "A": must be the name of a namespace`,
 			`drain.rules[6]: must name namespaces, or labels in podSelector: it would match every pod`,
+			`drain.rules[7].jobTimeout: "5m": counts only under jobs: wait, and for this rule it is evict`,
+			`drain.rules[8].jobTimeout: "5m": counts only under jobs: wait, and for this rule it is block`,
 			`groups[1].drain.rules[5].minPodAge: "9m": must be less than groups[1].drain.timeout, 9m`,
 			`groups[1].drain.rules[5].jobTimeout: "10m": must be less than groups[1].drain.timeout, 9m`,
 			`groups[1].drain.rules[6].jobTimeout: "9m59s": must be less than groups[1].drain.timeout, 9m`,

@@ -163,7 +163,7 @@ func policyFields(path string) []Field {
 		{Path: path + ".localVolumes", kind: choice, values: actions(), About: "Pods with a controller that a volume binds to this node: local storage. evict: such a pod ends in good order and is Pending until the node is back; the others as above."},
 		{Path: path + ".emptyDir", kind: choice, values: actions(), About: "Pods that keep data in an emptyDir on disk, which ends with the pod."},
 		{Path: path + ".jobs", kind: choice, values: []string{Evict, Wait, Block}, About: "Pods of Jobs. wait: until they have ended, or jobTimeout. They cannot ride through: by their restartPolicy they are not started again after a reboot."},
-		span(path+".jobTimeout", 0, 24*time.Hour, "How long pods of Jobs are awaited under jobs: wait, from the drain's beginning; then they are evicted. Shorter than timeout. 0: as long as the drain lasts."),
+		span(path+".jobTimeout", 0, 24*time.Hour, "How long pods of Jobs are awaited under jobs: wait, from the drain's beginning; then they are evicted, unless emptyDir keeps them. Shorter than timeout. 0: as long as the drain lasts."),
 		{Path: path + ".annotatedPods", kind: choice, values: actions(), About: "Pods that tell other tools not to disturb them, by cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\" or karpenter.sh/do-not-disrupt: \"true\"."},
 	}
 }

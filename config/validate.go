@@ -31,7 +31,7 @@ func (k *checker) validate(c *Config) {
 		k.add("verify.soak", c.Verify.Soak.String(), "must be less than verify.timeout, "+c.Verify.Timeout.String())
 	}
 	k.validateTimes("drain", c.Drain)
-	k.validateRules("drain", c.Drain.Rules)
+	k.validateRules("drain", c.Drain, c.Drain.Rules)
 	for i, g := range c.Groups {
 		k.validateGroupDrain(fmt.Sprintf("groups[%d].drain", i), g.Drain, c.Drain)
 		if at := fmt.Sprintf("groups[%d].soak", i); g.Soak >= c.Verify.Timeout && !k.faulty("verify.timeout") && !k.faulty("verify.soak") {
@@ -65,7 +65,7 @@ func (k *checker) validateGroupDrain(at string, d, all Drain) {
 		d.GracePeriod = 0
 	}
 	k.validateTimes(at, d)
-	k.validateRules(at, rules)
+	k.validateRules(at, d, rules)
 }
 
 // validateTimes looks at a drain's durations, and at those of its rules.
@@ -88,7 +88,7 @@ func (k *checker) validateTimes(at string, d Drain) {
 	}
 }
 
-func (k *checker) validateRules(at string, rules []DrainRule) {
+func (k *checker) validateRules(at string, d Drain, rules []DrainRule) {
 	for i, r := range rules {
 		rule := fmt.Sprintf("%s.rules[%d]", at, i)
 		selector, err := metav1.LabelSelectorAsSelector(&r.PodSelector)
@@ -97,6 +97,9 @@ func (k *checker) validateRules(at string, rules []DrainRule) {
 			k.addWhole(rule+".podSelector", "must be a valid label selector: "+err.Error())
 		case selector.Empty() && len(r.Namespaces) == 0 && !k.faultyWithin(rule):
 			k.addWhole(rule, "must name namespaces, or labels in podSelector: it would match every pod")
+		}
+		if jobs := d.Under(r).Jobs; r.JobTimeout != nil && *r.JobTimeout > 0 && jobs != Wait && !k.faultyWithin(at+".jobs") {
+			k.add(rule+".jobTimeout", r.JobTimeout.String(), "counts only under jobs: wait, and for this rule it is "+jobs)
 		}
 		for j, ns := range r.Namespaces {
 			if len(validation.IsDNS1123Label(ns)) > 0 {

@@ -15,7 +15,8 @@
 //   - Nothing is evicted while a pod is there that blocks, or that is awaited without a limit, nor while the host cannot be asked
 //     whether pods outlive its reboot.
 //   - Where the API server lets the agent act as its own node, nothing is evicted in the agent's own name. Which of the two it is,
-//     the first request for pods finds out, and only one that was permitted settles it.
+//     the first request for pods that is permitted settles: the node's name for good, the agent's, where it has the right at all, until
+//     that is forbidden.
 //   - After [Drainer.Run] has returned, it sends no further eviction.
 //   - [Drainer.Run] returns nil only after a consistent LIST has confirmed what the watch showed: nothing is in the way.
 //

@@ -119,8 +119,8 @@ func (d *Drainer) Plan(ctx context.Context, s DrainSettings) (DrainPlan, error) 
 	if err != nil {
 		return DrainPlan{}, err
 	}
-	f, _ := d.facts(ctx, pods, s) // the plan says where it goes by what is not known
-	return Plan(pods, s.Policy, f), nil
+	f, held := d.facts(ctx, pods, s)
+	return Plan(pods, s.Policy, f).heldBy(held), nil
 }
 
 // Outlook is what a drain would meet if it began now.
@@ -311,7 +311,7 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 			return err
 		}
 		st.observe(last, f, time.Now())
-		if !first {
+		if !first || !st.evicts() {
 			return nil
 		}
 		if budgets, err := e.budgets(ctx, last); err != nil {
@@ -354,7 +354,7 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 			})
 		}
 		now := time.Now()
-		if v := st.view(now); v != told {
+		if v := st.view(now); st.seen && v != told { // a drain that fails before its first look has not begun
 			told = v
 			e.progress(v)
 		}

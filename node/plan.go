@@ -89,6 +89,14 @@ type DrainPlan struct {
 	// [ModeAlways].
 	Stay bool
 	Mode string
+	Held string // why no drain begins at all now: the host cannot be asked; "" when one may
+}
+
+func (n DrainPlan) heldBy(err error) DrainPlan {
+	if err != nil {
+		n.Held = err.Error()
+	}
+	return n
 }
 
 // Plan decides about every pod of a node. It reads nothing but its arguments.
@@ -113,8 +121,10 @@ func planPod(pod *corev1.Pod, p Policy, f Facts, how stance) PodPlan {
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
 		pp.grace = time.Duration(*s) * time.Second
 	}
-	v := decide(pod, p.of(pod), f, how)
-	if without := decide(pod, p, f, how); v.differs(without) && v.reason != ReasonRule && v.reason != ReasonMode {
+	of := p.of(pod)
+	v := decide(pod, of, f, how)
+	says := v.reason != ReasonRule && (v.reason != ReasonAge || of.MinAge != p.MinAge) // else the words or the age are not the rule's
+	if without := decide(pod, p, f, how); says && v.differs(without) {
 		v.message += "; a rule of the configuration wants it so"
 	}
 	pp.Decision, pp.Reason, pp.Message, pp.Until = v.decision, v.reason, v.message, v.until
@@ -286,6 +296,9 @@ func job(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 	v := as(p, f, cmp.Or(pol.Jobs, DoEvict), ReasonJob, "it belongs to Job "+owner.Name)
 	data, _ := emptyDir(p, pol, f)
 	endless := data.decision == DecisionWait || data.decision == DecisionBlock // it would not be evicted then either
+	if v.decision == DecisionWait && pol.JobsFor > 0 && endless {
+		v.message += ", without a limit: " + data.message
+	}
 	if v.decision != DecisionWait || pol.JobsFor == 0 || f.Begun.IsZero() || endless {
 		return v, true
 	}

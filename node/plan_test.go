@@ -406,6 +406,12 @@ func rulesCases() []planCase {
 			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionWait, Reason: ReasonAge, Message: "it has not run for 10m0s yet", Impact: ImpactUntilEnd, Until: noon.Add(9 * time.Minute)},
 		},
 		{
+			"and is not the rule's wish", web(startedAt(noon.Add(-time.Minute)), annotatedWith(AnnotationDoNotDisrupt, "true")),
+			Policy{MinAge: 10 * time.Minute, Rules: []Rule{{Policy: Policy{Do: DoEvict, MinAge: 10 * time.Minute}}}},
+			Facts{Now: noon},
+			PodPlan{Owner: "ReplicaSet/web", Decision: DecisionWait, Reason: ReasonAge, Message: "it has not run for 10m0s yet", Impact: ImpactUntilEnd, Until: noon.Add(9 * time.Minute)},
+		},
+		{
 			"a rule that says what is said for all anyway is not named", pod("a", ownedBy("Job", "build")),
 			Policy{Jobs: DoWait, Rules: []Rule{{Policy: Policy{Jobs: DoWait}}}},
 			Facts{},
@@ -480,7 +486,7 @@ func severalCases() []planCase {
 			"what would be kept by its data is awaited for as long as the drain lasts, and nobody is evicted meanwhile", task(onDisk("")),
 			Policy{Jobs: DoWait, JobsFor: 10 * time.Minute, EmptyDir: DoBlock},
 			Facts{Now: noon, Begun: noon.Add(-time.Minute)},
-			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report", ImpactUntilEnd),
+			plan("Job/report", DecisionWait, ReasonJob, "it belongs to Job report, without a limit: it keeps data in the emptyDir data", ImpactUntilEnd),
 		},
 		{
 			"nobody objects: the first that has something to say is the reason", task(onDisk("")),
@@ -531,7 +537,7 @@ func modeCases() []planCase {
 			"never: what would come back stays there too", pod("a"),
 			Policy{Mode: ModeNever, Rules: []Rule{{Policy: Policy{Unmanaged: DoEvict}}}},
 			Facts{},
-			PodPlan{Decision: DecisionRideThrough, Reason: ReasonMode, Message: "the mode of the drain is never", Impact: ImpactDowntime},
+			PodPlan{Decision: DecisionRideThrough, Reason: ReasonMode, Message: "the mode of the drain is never; a rule of the configuration wants it so", Impact: ImpactDowntime},
 		},
 		{"never: on a host whose kubelet ends pods at shutdown none comes back", web(), Policy{Mode: ModeNever}, measured(func(f *Facts) { f.Ends = "the kubelet ends every pod when the host shuts down (shutdownGracePeriod)" }), evicted(elsewhere)},
 	}

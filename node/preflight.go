@@ -36,11 +36,11 @@ func (d *Drainer) Preflight(ctx context.Context, s DrainSettings) (DrainPlan, []
 	if err != nil {
 		return DrainPlan{}, nil, err
 	}
-	f, _ := d.facts(ctx, pods, s) // as in Plan
+	f, held := d.facts(ctx, pods, s)
 	if f.Elsewhere == nil {
 		f.Elsewhere = d.elsewhere(ctx, pods)
 	}
-	plan := Plan(pods, s.Policy, f)
+	plan := Plan(pods, s.Policy, f).heldBy(held)
 	warnings, err := d.preflight(ctx, pods, plan.Pods)
 	if err != nil {
 		warnings = []Warning{{ReasonBudget, "whether disruption budgets allow it is not known: " + err.Error()}}

@@ -210,7 +210,7 @@ func (w *drainWorld) observe() {
 func (w *drainWorld) budgets() []policyv1.PodDisruptionBudget {
 	all := make([]policyv1.PodDisruptionBudget, w.r.IntN(3))
 	for i := range all {
-		all[i].Namespace, all[i].Name = "shop", fmt.Sprint("budget-", i)
+		all[i].Namespace, all[i].Name = "a", fmt.Sprint("budget-", i)
 		all[i].Spec.Selector = &metav1.LabelSelector{}
 		all[i].Status.DisruptionsAllowed = int32(w.r.IntN(5)) //nolint:gosec // small
 	}
@@ -255,10 +255,11 @@ func (w *drainWorld) answer(kind bool) {
 			{result: resultAccepted},
 			{result: resultGone},
 			{result: resultBudget, budget: "b", message: "no"},
+			{result: resultBudget, message: "no"},
 			{result: resultThrottled, after: time.Second},
 			{result: resultRefused, message: "not now"},
 			{result: resultError, message: "away"},
-		}[w.r.IntN(6)]
+		}[w.r.IntN(7)]
 	}
 	if w.pods[uid] == nil {
 		a = answer{result: resultGone}

@@ -55,7 +55,7 @@ type podState struct {
 	backoff
 	pod      *corev1.Pod
 	owner    string // key of its controller's group
-	budget   string // key of its budget's group, once known
+	budget   string // key of its budget's group, once known; its owner's, when none covers it
 	ready    bool
 	asked    int    // evictions asked
 	group    *group // of the eviction in flight, nil none
@@ -153,7 +153,8 @@ func (st *rota) learn(budgets []policyv1.PodDisruptionBudget) {
 			}
 		}
 		switch {
-		case len(by) == 0 && st.budgetOf[p.owner] == "":
+		case len(by) == 0:
+			p.budget = p.owner // others of its controller may be covered
 			st.groupFor(p.owner).limit = st.limit
 		case len(by) == 1:
 			st.under(p, by[0].Name).limit = max(1, int(by[0].Status.DisruptionsAllowed))
@@ -326,7 +327,7 @@ func (st *rota) allowed(g *group) {
 }
 
 func (st *rota) refusedByBudget(p *podState, a answer, now time.Time) {
-	g, words := st.groupFor(p.owner), a.message
+	g, words := st.groupOf(p), a.message
 	if a.budget != "" {
 		g, words = st.under(p, a.budget), fmt.Sprintf("disruption budget %s/%s %s", p.Namespace, a.budget, a.message)
 	}
@@ -392,6 +393,16 @@ func (st *rota) summary() string {
 		parts = append(parts, "still attached: "+st.left)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// evicts tells whether a pod may be evicted, now or later.
+func (st *rota) evicts() bool {
+	for _, p := range st.pods {
+		if p.Decision == DecisionEvict || !p.Until.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 func (st *rota) remaining() int {

@@ -76,7 +76,7 @@ func TestDigestOfADrain(t *testing.T) {
 		"rules: [{namespaces: [ci], do: wait}]", "rules: [{namespaces: [cd], do: wait}]", "rules: [{namespaces: [ci], do: block}]",
 		"rules: [{podSelector: {matchLabels: {ci: x}}, do: wait}]", "rules: [{podSelector: {matchLabels: {ci: z}}, do: wait}]",
 		"rules: [{namespaces: [ci], jobs: wait}]", "rules: [{namespaces: [ci], jobs: block}]",
-		"rules: [{namespaces: [ci], jobTimeout: 0s}]", "rules: [{namespaces: [ci], jobTimeout: 1m}]", "rules: [{namespaces: [ci], jobTimeout: 2m}]",
+		"rules: [{namespaces: [ci], jobTimeout: 0s}]", "rules: [{namespaces: [ci], jobs: wait, jobTimeout: 1m}]", "rules: [{namespaces: [ci], jobs: wait, jobTimeout: 2m}]",
 		"rules: [{namespaces: [ci], minPodAge: 0s}]", "rules: [{namespaces: [ci], minPodAge: 1m}]",
 		"rules: [{namespaces: [ci], unmanagedPods: wait}]", "rules: [{namespaces: [ci], localVolumes: wait}]",
 		"rules: [{namespaces: [ci], emptyDir: wait}]", "rules: [{namespaces: [ci], annotatedPods: wait}]",

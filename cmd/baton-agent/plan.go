@@ -122,6 +122,10 @@ func printPlan(w io.Writer, name string, f wire.Foresight) int {
 	if f.Plan.Mode != "" {
 		fmt.Fprintf(w, "mode: %s\n", f.Plan.Mode)
 	}
+	if f.Plan.Held != "" {
+		fmt.Fprintf(w, "no drain begins now: %s\n", f.Plan.Held)
+		code = exitFault
+	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "\nDECISION\tPOD\tCONTROLLER\tREASON\tUSERS FEEL\tWHY")
 	for _, d := range []string{node.DecisionBlock, node.DecisionWait, node.DecisionEvict, node.DecisionRideThrough, node.DecisionIgnore} {
