@@ -80,8 +80,7 @@ func (a *Agent) store(ctx context.Context, o Observation, e WriteNode) error {
 		return fmt.Errorf("writing the Node: %w", err)
 	}
 	a.update(func(w *world) {
-		w.setNode(n, true)
-		if n.ResourceVersion != o.Node.ResourceVersion { // else there was nothing to be written
+		if w.answeredNode(n) && n.ResourceVersion != o.Node.ResourceVersion { // else there was nothing to be written
 			w.read = asked
 		}
 	})
@@ -159,16 +158,9 @@ func (a *Agent) slot(name string) func(Slot, error) error {
 		if err != nil {
 			return fmt.Errorf("writing slot %s: %w", name, err)
 		}
-		a.update(func(w *world) { w.setSlot(s) })
+		a.update(func(w *world) { w.answeredSlot(s) })
 		return nil
 	}
-}
-
-func (w *world) setSlot(s Slot) {
-	if w.slots == nil {
-		w.slots = map[string]Slot{}
-	}
-	w.slots[s.Name] = s // also one that is free now: an older state of it may still be on its way
 }
 
 // askHost asks for a shutdown that is coming.
@@ -327,8 +319,9 @@ func (a *Agent) readNode(ctx context.Context) (time.Time, error) {
 		return read, err
 	}
 	a.update(func(w *world) {
-		w.setNode(n, true)
-		w.read = read
+		if w.answeredNode(n) {
+			w.read = read
+		}
 	})
 	return read, nil
 }
@@ -351,10 +344,14 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 	if err != nil {
 		return fmt.Errorf("last check: reading slot %s: %w", e.Slot, err)
 	}
-	a.update(func(w *world) { w.setSlot(s) })
+	contradicted := false
+	a.update(func(w *world) {
+		w.answeredSlot(s)
+		contradicted = w.stale
+	})
 	o := a.observe()
 	again, same := Step(o).Do.(Reboot)
-	if !same || again != e || time.Since(began) >= lastCheckAge { // later, and Step would want gates asked that were asked too long ago
+	if !same || again != e || contradicted || time.Since(began) >= lastCheckAge { // later, and Step would want gates asked that were asked too long ago
 		a.Log.Debug("the last check did not pass: decides again", "took", time.Since(began))
 		return nil
 	}

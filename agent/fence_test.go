@@ -310,6 +310,62 @@ func TestOldNews(t *testing.T) {
 	if a.world.exists || !a.world.refreshAt.IsZero() {
 		t.Error("the watch has told of the end, too, and the Node is to be read all the same")
 	}
+	a.update(func(w *world) { w.setNode(Node{UID: "w", ResourceVersion: "14"}, true); w.stale = false }) // as a quorum read found it
+	a.nodeChanged(Node{}, false)
+	if !a.world.exists || a.world.refreshAt.IsZero() {
+		t.Error("the end of the earlier Node is taken for that of this one, or nobody looks")
+	}
+	a.nodeChanged(Node{UID: "w", ResourceVersion: "14"}, true)
+	a.nodeChanged(Node{}, false)
+	if a.world.exists {
+		t.Error("the end of the Node is not believed")
+	}
+}
+
+// A watch that was faster than the answer to the write into Rebooting is not undone by that answer.
+func TestTheLastCheckAfterNewsThatOvertookItsWrite(t *testing.T) {
+	for name, change := range map[string]func(s *sim){
+		"a hold":      func(s *sim) { s.setHold("stop") },
+		"an uncordon": func(s *sim) { s.setCordon(false) },
+		"a deletion":  func(s *sim) { s.exists = false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSim(t)
+			done := false
+			s.after = func(what string) {
+				if what != "patch" || s.node.Phase != "rebooting" || done {
+					return
+				}
+				done = true
+				change(s)
+				s.lives[0].agent.nodeChanged(s.node, s.exists) // before the agent has its answer
+			}
+			s.live(time.Minute, func() { s.raise("a") })
+			for _, b := range s.bad {
+				t.Error(b)
+			}
+			if !done || s.asked > 0 {
+				t.Errorf("it came to the write: %v, and the host was asked %d times", done, s.asked)
+			}
+		})
+	}
+}
+
+// A slot that a watch has shown newer than the answer to its write is read again.
+func TestTheAnswerOfASlotThatNewsHasOvertaken(t *testing.T) {
+	a := &Agent{wake: make(chan struct{}, 1)}
+	a.slotsChanged([]Slot{{Name: "s", ResourceVersion: "21", Holder: "n", Hold: "halted"}}, false)
+	if err := a.slot("s")(Slot{Name: "s", ResourceVersion: "20", Holder: "n"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if a.world.slots["s"].Hold != "halted" || !a.world.stale {
+		t.Errorf("the brake is lost: %+v", a.world.slots["s"])
+	}
+	// A Lease that came back from a backup is older, and what there is.
+	a.update(func(w *world) { w.setSlot(Slot{Name: "s", ResourceVersion: "7"}) })
+	if a.world.slots["s"].ResourceVersion != "7" {
+		t.Error("what a reading of everything found is not believed")
+	}
 }
 
 // The last check reads the Node again when a watch has contradicted what was read just now.

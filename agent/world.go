@@ -24,6 +24,7 @@ type world struct {
 	parsed    parsed // what its record and its history say
 	exists    bool
 	known     bool      // the slots, and then the Node, were read at least once
+	watched   string    // UID of the Node that the watch has shown last
 	read      time.Time // when the Node was asked for last by quorum: a write of it is such a question, too
 	slots     map[string]Slot
 	stale     bool            // read the Node and the slots by quorum before the next decision
@@ -74,7 +75,10 @@ func older(a, b string) bool {
 func (a *Agent) nodeChanged(n Node, exists bool) {
 	a.change(func(w *world) {
 		w.news++
-		if exists && w.known && n.UID == w.node.UID && (!w.exists || older(n.ResourceVersion, w.node.ResourceVersion)) {
+		if exists {
+			w.watched = n.UID
+		}
+		if exists && w.before(n) || !exists && w.exists && w.watched != w.node.UID { // the end of an earlier one
 			w.owe(ownNode)
 			return
 		}
@@ -89,6 +93,37 @@ func (a *Agent) nodeChanged(n Node, exists bool) {
 			w.stale = w.stale || !named // the label may have been taken off, by which it is found
 		}
 	})
+}
+
+// before tells whether the Node is older than what is known of it. One that is gone never comes back.
+func (w *world) before(n Node) bool {
+	return w.known && n.UID == w.node.UID && (!w.exists || older(n.ResourceVersion, w.node.ResourceVersion))
+}
+
+// answeredNode takes the answer to a request. The watch may have been faster: then the truth is read before the next decision.
+func (w *world) answeredNode(n Node) (news bool) {
+	if w.before(n) {
+		w.stale = true
+		return false
+	}
+	w.setNode(n, true)
+	return true
+}
+
+// answeredSlot is answeredNode for a slot.
+func (w *world) answeredSlot(s Slot) {
+	if have, ok := w.slots[s.Name]; ok && older(s.ResourceVersion, have.ResourceVersion) {
+		w.stale = true
+		return
+	}
+	w.setSlot(s)
+}
+
+func (w *world) setSlot(s Slot) {
+	if w.slots == nil {
+		w.slots = map[string]Slot{}
+	}
+	w.slots[s.Name] = s // also one that is free now: an older state of it may still be on its way
 }
 
 func (w *world) setNode(n Node, exists bool) {

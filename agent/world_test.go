@@ -65,6 +65,9 @@ type sim struct {
 	skew       atomic.Int64         // own clock minus the API server's
 	odd        bool                 // the host answers with an error that says nothing, and goes down all the same
 
+	declined   string // the bid that declined an offer
+	declinedAt time.Time
+
 	hooks  map[string][]*simHook // of the host, by stage
 	units  map[string]*simUnit   // of this boot
 	hooked []string              // hooks that were started
@@ -541,6 +544,9 @@ func (s *sim) nominate() {
 	if json.Unmarshal([]byte(s.node.Record), &r) != nil || !r.Bids || s.paused != "" {
 		return
 	}
+	if s.declined == bidOf(r.Cycle, r.Attempt) && time.Since(s.declinedAt) < declinedPause {
+		return
+	}
 	s.slot.Nominee, s.slot.BidCycle, s.slot.BidAttempt = s.node.UID, r.Cycle, r.Attempt
 	s.slot.BidUntil = time.Now().Add(nominationTimeout)
 	s.slot.ResourceVersion = s.next()
@@ -555,6 +561,11 @@ func (s *sim) nominate() {
 		})
 	}()
 }
+
+func bidOf(cycle string, attempt int) string { return fmt.Sprint(cycle, "/", attempt) }
+
+// declinedPause is for how long this world's marshal passes over a bid that declined its offer.
+const declinedPause = 10 * time.Second
 
 // nominationTimeout is how long an offer of this world's marshal stands.
 const nominationTimeout = 30 * time.Second
@@ -654,6 +665,15 @@ func (s simSlots) Free(ctx context.Context, from Slot) (Slot, error) {
 
 func (s simSlots) Decline(ctx context.Context, from Slot) (Slot, error) {
 	return s.write(ctx, "decline", from, func(to *Slot) error {
+		s.declined, s.declinedAt = bidOf(to.BidCycle, to.BidAttempt), time.Now()
+		go func() {
+			pass(declinedPause)
+			s.with(func() {
+				if s.ctx.Err() == nil {
+					s.nominate()
+				}
+			})
+		}()
 		to.Nominee, to.BidCycle = "", ""
 		return nil
 	})

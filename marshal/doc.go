@@ -34,6 +34,8 @@
 //     five minutes after the last on average.
 //   - That there is one marshal. Leader election has no fencing: two may be at work for some seconds. The slots bound
 //     the nodes down even then; what can suffer is the order, or a nomination that is made twice and expires once.
+//   - That slots alone bound a group while it is renamed: those of the old name and of the new one are other Leases. A marshal counts
+//     both; two that are at work at once, each by an old view, may nominate for both.
 //   - That an agent that started after a restore to a backup of less than 15 s ago knows who went down in between: a kubelet is
 //     silent only after that.
 //   - That a restore is noticed by an agent that started after it; or by one whose own Node has not changed since the backup,

@@ -367,11 +367,12 @@ func (e *Elector) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// spared returns how long a look may still wait because the Lease was read since then for the brake, and was held.
+// spared returns how long a look may still wait because the Lease was read since then for the brake, and was held by who had just
+// renewed it.
 func (e *Elector) spared(since time.Time) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.heard.After(since) {
+	if e.heard.After(since) && e.heard.Sub(e.seen.Renewed) <= e.lasts(e.seen) {
 		return max(0, e.interval(e.seen)-time.Since(e.heard))
 	}
 	return 0

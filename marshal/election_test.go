@@ -189,6 +189,38 @@ func TestElector(t *testing.T) {
 			t.Errorf("nobody led for %v", took)
 		}
 	})
+	in("also when all of them read the Lease for the brake, which counts as a look", func(t *testing.T, p *polls) {
+		var leading atomic.Int64
+		ctx, cancel := context.WithCancel(t.Context())
+		go p.renewing(ctx, t, "z", "60")
+		synctest.Wait()
+		braking, end := context.WithCancel(t.Context())
+		defer end()
+		for i := range 60 {
+			e := p.elector(t, fmt.Sprint("n", i), func(ctx context.Context) { leading.Add(1); <-ctx.Done() }, nil)
+			defer start(t, e)()
+			e.Stand(true)
+			go func() {
+				for {
+					select {
+					case <-braking.Done():
+						return
+					case <-time.After(108*time.Second + time.Duration(i)*400*time.Millisecond):
+						_, _ = e.Look(braking)
+					}
+				}
+			}()
+		}
+		sleep(time.Hour)
+		cancel()
+		begin := time.Now()
+		for leading.Load() == 0 && time.Since(begin) < 5*time.Minute {
+			sleep(100 * time.Millisecond)
+		}
+		if took := time.Since(begin); took > 90*time.Second {
+			t.Errorf("nobody led for %v", took)
+		}
+	})
 	in("reads for the brake count as looks where many stand too", func(t *testing.T, p *polls) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go p.renewing(ctx, t, "z", "1000")
@@ -368,15 +400,31 @@ func TestElector(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		p.requests.Store(0)
 		const reads = 12
-		for range reads {
-			sleep(25 * time.Second)
-			p.holder(t, "z", 30*time.Second) // it renews, by a clock that is slow
+		for _, ago := range []time.Duration{30 * time.Second, 0} {
+			most := int64(reads)
+			if ago > 0 {
+				most *= 3 // by a clock that is slow the holder may be dead
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				for ctx.Err() == nil {
+					p.holder(t, "z", ago)
+					time.Sleep(2 * time.Second)
+				}
+			}()
+			sleep(20 * time.Second)
 			read()
-		}
-		if n := p.requests.Load(); n != reads {
-			t.Errorf("%d requests, want its own %d", n, reads)
+			p.requests.Store(0)
+			for range reads {
+				sleep(25 * time.Second)
+				read()
+			}
+			cancel()
+			sleep(2 * time.Second)
+			if n := p.requests.Load(); n > most || e.Leading() {
+				t.Errorf("renewed %v ago: %d requests, want its own %d, at most %d; leads %v", ago, n, reads, most, e.Leading())
+			}
 		}
 		p.holder(t, "", 0)
 		read()
@@ -532,6 +580,7 @@ func TestLookInterval(t *testing.T) {
 		t.Run(fmt.Sprintf("%q stand, each looks every %v", c.standing, c.want), func(t *testing.T) {
 			e := newPolls().elector(t, "a", nil, nil)
 			s := stateOf(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{standingKey: c.standing}}})
+			s.Renewed = time.Now()
 			if got := e.interval(s); got != c.want {
 				t.Errorf("got %v", got)
 			}

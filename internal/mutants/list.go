@@ -8,7 +8,7 @@ const (
 	apply, agent, world, record        = "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
 	observation, hooks                 = "agent/observation.go", "agent/hooks.go"
 	store, verbs                       = "lock/store.go", "lock/verbs.go"
-	housekeep, order, canary           = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go"
+	housekeep, order, canary, election = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go", "marshal/election.go"
 	change, drain, plan, rota, quick   = "node/change.go", "node/drain.go", "node/plan.go", "node/rota.go", "node/quick.go"
 	policy, config                     = "node/policy.go", "config/config.go"
 	identity, client                   = "node/identity.go", "node/client.go"
@@ -206,7 +206,7 @@ func ofTheLoop() []mutant {
 		},
 		{
 			name: "the last check is dropped", file: apply, test: "TestLastCheck",
-			old: "	if !same || again != e || time.Since(began) >= lastCheckAge {", new: "	if false && (!same || again != e || time.Since(began) >= lastCheckAge) {",
+			old: "	if !same || again != e || contradicted || time.Since(began) >= lastCheckAge {", new: "	if false && (!same || again != e || contradicted || time.Since(began) >= lastCheckAge) {",
 		},
 		{
 			name: "a heartbeat is judged by the own clock", file: observation, test: "TestHazards/a_clock_that_is_three_hours_ahead",
@@ -219,6 +219,14 @@ func ofTheLoop() []mutant {
 		{
 			name: "the last check trusts what a watch has contradicted", file: apply, test: "TestTheLastCheckReadsTheNodeAgain",
 			old: "	if sure && time.Since(read) < nodeAge {", new: "	if (sure || true) && time.Since(read) < nodeAge {",
+		},
+		{
+			name: "the answer to a write undoes what a watch has brought before it", file: world, test: "TestTheLastCheckAfterNewsThatOvertook",
+			old: "	if w.before(n) {\n		w.stale = true\n		return false\n	}\n", new: "",
+		},
+		{
+			name: "the answer to a write of a slot undoes the brake that a watch has brought before it", file: world, test: "TestTheAnswerOfASlot",
+			old: "older(s.ResourceVersion, have.ResourceVersion) {\n		w.stale = true\n		return\n	}", new: "older(s.ResourceVersion, have.ResourceVersion) && false {\n		w.stale = true\n		return\n	}",
 		},
 		{
 			name: "a deleted Node comes back by old news", file: world, test: "TestOldNews",
@@ -237,7 +245,7 @@ func ofTheLoop() []mutant {
 			old: "		t, ok := w.due[k]\n		if !ok {", new: "		t, ok := w.due[k]\n		ok = false\n		if !ok {",
 		},
 		{
-			name: "a freed slot is forgotten, not remembered as free", file: apply, test: "TestOldNews",
+			name: "a freed slot is forgotten, not remembered as free", file: world, test: "TestOldNews",
 			old: "	w.slots[s.Name] = s // also", new: "	if s.Holder == \"\" && s.Nominee == \"\" {\n		delete(w.slots, s.Name)\n		return\n	}\n	w.slots[s.Name] = s // also",
 		},
 		{
@@ -246,7 +254,7 @@ func ofTheLoop() []mutant {
 		},
 		{
 			name: "a late answer of a watch undoes what a write returned", file: world, test: "TestOldNews",
-			old: "		if exists && w.known && n.UID == w.node.UID && (!w.exists || older(n.ResourceVersion, w.node.ResourceVersion)) {", new: "		if false && exists {",
+			old: "		if exists && w.before(n) ||", new: "		if false && exists ||",
 		},
 		{
 			name: "an unknown outcome is taken for a refusal", file: agent, test: "TestFence",
@@ -395,6 +403,10 @@ func ofTheOrder() []mutant {
 func ofTheMarshal() []mutant {
 	return []mutant{
 		{
+			name: "a reading for the brake that shows a dead marshal puts the look off", file: election, test: "TestElector/also_when",
+			old: "if e.heard.After(since) && e.heard.Sub(e.seen.Renewed) <= e.lasts(e.seen) {", new: "if e.heard.After(since) {",
+		},
+		{
 			name: "nobody brakes those who are on their way", file: housekeep, test: "TestHousekeep",
 			old: "		want = q.brake()\n", new: "		want = \"\"\n",
 		},
@@ -415,11 +427,11 @@ func ofTheMarshal() []mutant {
 			old: "	if l.empty() && !l.Deleting && len(s.Groups) > 0", new: "	if !l.Deleting && len(s.Groups) > 0",
 		},
 		{
-			name: "each of a thousand looks for a marshal every minute", file: "marshal/election.go", test: "TestElector|TestLookInterval",
+			name: "each of a thousand looks for a marshal every minute", file: election, test: "TestElector|TestLookInterval",
 			old: "min(max(s.standing, lookTogether), lookMost*lookTogether)", new: "min(lookTogether, lookMost*lookTogether)",
 		},
 		{
-			name: "the last of many looks for a marshal once in hours", file: "marshal/election.go", test: "TestElector|TestLookInterval",
+			name: "the last of many looks for a marshal once in hours", file: election, test: "TestElector|TestLookInterval",
 			old: "min(max(s.standing, lookTogether), lookMost*lookTogether)", new: "max(s.standing, lookTogether)",
 		},
 		{
@@ -483,6 +495,18 @@ func ofTheNode() []mutant {
 		{
 			name: "a drain begins as if there were no budgets", file: rota, test: "TestFirstEvictions",
 			old: "max(1, int(by[0].Status.DisruptionsAllowed))", new: "st.limit",
+		},
+		{
+			name: "a budget that is not named delays nobody", file: rota, test: "TestRunBudgets",
+			old: "g, words := st.groupOf(p), a.message", new: "g, words := st.groupFor(p.owner), a.message",
+		},
+		{
+			name: "pods that no budget covers share the luck of their siblings", file: rota, test: "TestRunBudgets",
+			old: "			p.budget = p.owner // others", new: "			// others",
+		},
+		{
+			name: "a drain that has not begun says that it runs", file: drain, test: "TestRunEndsWhenTheHostCannotBeAsked",
+			old: "v := st.view(now); st.seen && v != told {", new: "v := st.view(now); v != told {",
 		},
 		{
 			name: "a budget is asked five times a second", file: rota, test: "TestPeer5",
