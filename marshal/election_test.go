@@ -410,7 +410,10 @@ func TestElector(t *testing.T) {
 			go func() {
 				for ctx.Err() == nil {
 					p.holder(t, "z", ago)
-					time.Sleep(2 * time.Second)
+					select {
+					case <-time.After(2 * time.Second):
+					case <-ctx.Done():
+					}
 				}
 			}()
 			sleep(20 * time.Second)

@@ -224,7 +224,9 @@ func covering(name string, allows int32, key, value string) policyv1.PodDisrupti
 
 // TestFirstEvictions: how many are asked for at once, before the first answer.
 func TestFirstEvictions(t *testing.T) {
-	web := func(name string, allows int32) policyv1.PodDisruptionBudget { return covering(name, allows, "app", "web") }
+	web := func(name string, allows int32) policyv1.PodDisruptionBudget {
+		return covering(name, allows, "app", "web")
+	}
 	app := func(p *corev1.Pod) { p.Labels = map[string]string{"app": "web"} }
 	other := covering("other", 9, "app", "other")
 	for name, c := range map[string]struct {
@@ -232,12 +234,12 @@ func TestFirstEvictions(t *testing.T) {
 		budgets []policyv1.PodDisruptionBudget
 		want    int
 	}{
-		"one, when the budgets cannot be read":           {40, nil, 1},
-		"all, when no budget covers them":                {40, []policyv1.PodDisruptionBudget{other}, 40},
-		"no more than may be in flight":                  {80, []policyv1.PodDisruptionBudget{other}, DefaultConcurrency},
-		"so many as their budget allows":                 {40, []policyv1.PodDisruptionBudget{web("web", 7), other}, 7},
-		"one, when their budget allows none":             {40, []policyv1.PodDisruptionBudget{web("web", 0)}, 1},
-		"one, when two budgets cover them": {40, []policyv1.PodDisruptionBudget{web("web", 7), web("too", 7)}, 1},
+		"one, when the budgets cannot be read": {40, nil, 1},
+		"all, when no budget covers them":      {40, []policyv1.PodDisruptionBudget{other}, 40},
+		"no more than may be in flight":        {80, []policyv1.PodDisruptionBudget{other}, DefaultConcurrency},
+		"so many as their budget allows":       {40, []policyv1.PodDisruptionBudget{web("web", 7), other}, 7},
+		"one, when their budget allows none":   {40, []policyv1.PodDisruptionBudget{web("web", 0)}, 1},
+		"one, when two budgets cover them":     {40, []policyv1.PodDisruptionBudget{web("web", 7), web("too", 7)}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -367,8 +369,9 @@ func TestRunBudgets(t *testing.T) {
 	})
 	t.Run("pods of a controller that no budget covers do not share the luck of those that one covers", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(many(4)...)
-			w.pods["web-00"].Labels = map[string]string{"role": "primary"}
+			pods := many(4)
+			pods[0].Labels = map[string]string{"role": "primary"}
+			w := newWorld(pods...)
 			w.budgets, w.latency = []policyv1.PodDisruptionBudget{covering("web", 0, "role", "primary")}, time.Millisecond
 			w.answer = func(p *corev1.Pod) error {
 				if p.Name == "web-00" {

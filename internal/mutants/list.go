@@ -16,7 +16,7 @@ const (
 
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	return slices.Concat(ofTheWay(), ofTheWorld(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheMarshal(), ofTheNode())
+	return slices.Concat(ofTheWay(), ofTheWorld(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheMarshal(), ofTheNode(), ofTheBudgets())
 }
 
 func ofTheWay() []mutant {
@@ -492,6 +492,12 @@ func ofTheNode() []mutant {
 			name: "pods stay on a node that is away for longer than they would", file: quick, test: "TestStaying",
 			old: "t <= downtime {", new: "t < 0 {",
 		},
+	}
+}
+
+// ofTheBudgets are about how often whom is asked.
+func ofTheBudgets() []mutant {
+	return []mutant{
 		{
 			name: "a drain begins as if there were no budgets", file: rota, test: "TestFirstEvictions",
 			old: "max(1, int(by[0].Status.DisruptionsAllowed))", new: "st.limit",
