@@ -143,23 +143,24 @@ func (c *cluster) cas(s Slot, change func(*Slot)) bool {
 	return false
 }
 
-// check holds at each effect: no group has more holders than its limit.
+// check holds at each effect: no node has two slots, of whatever group, and no group more holders than its limit.
 func (c *cluster) check() {
 	c.limits()
+	all, of := map[string]int{}, map[string]int{}
+	for _, s := range c.slots {
+		if s.Holder != "" {
+			all[s.Holder]++
+			of[s.Group]++
+		}
+	}
+	for name, n := range all {
+		if n > 1 {
+			c.fail("%s holds %d slots", name, n)
+		}
+	}
 	for _, g := range c.groups {
-		holders := map[string]int{}
-		for _, s := range c.slots {
-			if s.Group == g.Name && s.Holder != "" {
-				holders[s.Holder]++
-			}
-		}
-		for name, n := range holders {
-			if n > 1 {
-				c.fail("%s holds %d slots", name, n)
-			}
-		}
-		if len(holders) > c.most[g.Name] {
-			c.fail("group %s: %d holders, limit %d", g.Name, len(holders), c.most[g.Name])
+		if of[g.Name] > c.most[g.Name] {
+			c.fail("group %s: %d holders, limit %d", g.Name, of[g.Name], c.most[g.Name])
 		}
 	}
 }
