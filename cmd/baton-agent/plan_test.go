@@ -164,6 +164,11 @@ func TestPlanAsksItsHost(t *testing.T) {
 			t.Errorf("%s: exit code %d, the host was asked %v, want %v:\n%s%s", n, code, got, want, &out, &errs)
 		}
 	}
+	var held, none bytes.Buffer // no bus: a drain would not begin
+	asked := []string{"plan", "--config", file, "--kubeconfig", kubeconfig(t, root, server.Config), "--node-name", name, "--host-root", t.TempDir()}
+	if code := run(t.Context(), asked, &held, &none); code != exitFault || !strings.Contains(held.String(), "no drain begins now: ") {
+		t.Errorf("without a bus: exit code %d:\n%s%s", code, &held, &none)
+	}
 	var out, errs bytes.Buffer // NODE_NAME is set where no host is mounted
 	args := []string{"plan", "--config", file, "--kubeconfig", kubeconfig(t, root, server.Config), "--node-name", name, "--host-root", filepath.Join(root, "none")}
 	if code := run(t.Context(), args, &out, &errs); code != exitOK || !strings.Contains(errs.String(), "no host is mounted at") {
