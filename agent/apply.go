@@ -109,6 +109,9 @@ func (a *Agent) tell(ctx context.Context, o Observation, e WriteNode, n Node) {
 	}
 	a.Log.Log(ctx, level, "transition", "from", t.From, "to", t.To, "reason", t.Reason, "message", t.Message)
 	a.metrics.transitions.WithLabelValues(string(t.From), string(t.To), string(t.Reason)).Inc()
+	if t.To == Verifying && t.Reason == ReasonRebooted {
+		return // the kubelet writes an Event for each new boot ID, and the next one of ours follows soon
+	}
 	reason := "Reboot" + string(t.To)
 	if t.To == Idle {
 		reason = "RebootFinished"
@@ -181,10 +184,13 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 			g.Closed = append(g.Closed, Closed{Reason: r, Message: message, Advised: advised})
 		}
 	}
-	paused, err := a.Marshal.Paused(ctx, o.Group)
-	add(ReasonAPI, false, "", err)
-	add(ReasonPaused, true, paused, nil)
 	early := o.Record == nil || o.Record.Phase == Waiting || o.Record.Phase == Backoff
+	_, offered := o.nominated()
+	if last := o.Record != nil && o.Record.Phase == Rebooting; !offered && !last { // on what is offered the marshal lays the brake itself
+		paused, err := a.Marshal.Paused(ctx, o.Group)
+		add(ReasonAPI, false, "", err)
+		add(ReasonPaused, true, paused, nil)
+	}
 	hung := false
 	ask := func(r Reason, question func(context.Context) (string, error)) {
 		if hung {
@@ -199,11 +205,10 @@ func (a *Agent) askGates(ctx context.Context, o Observation) {
 	ask(ReasonOtherRebooter, joined(a.Host.OtherRebooters))
 	if early {
 		ask(ReasonOtherRebooter, a.Host.Shutdown)
-		_, g.Preflight = o.nominated()
-		pods, err := a.Pods.Look(ctx, o.drain(), g.Preflight)
+		pods, err := a.Pods.Look(ctx, o.drain(), offered)
 		add(ReasonAPI, false, "", err)
 		add(Reason(pods.Reason), false, pods.Message, nil)
-		g.Ready, g.Warnings = pods.Ready, pods.Warnings
+		g.Ready, g.Warnings, g.Preflight = pods.Ready, pods.Warnings, offered
 	}
 	if o.Settings == nil {
 		g.Closed = append(g.Closed, Closed{Reason: ReasonConfig, Message: "there is no valid configuration", Unknown: true})
@@ -340,14 +345,17 @@ func (a *Agent) reboot(ctx context.Context, e Reboot) error {
 	a.update(func(w *world) { w.boot = boot })
 	a.askGates(ctx, a.observe())
 	a.askHost(ctx)
-	s, err := a.Slots.Get(ctx, e.Slot)
+	s, paused, err := a.Slots.Check(ctx, e.Slot, a.observe().Group)
 	if err != nil {
-		return fmt.Errorf("last check: reading slot %s: %w", e.Slot, err)
+		return fmt.Errorf("last check: reading slot %s and the brake: %w", e.Slot, err)
 	}
 	contradicted := false
 	a.update(func(w *world) {
 		w.answeredSlot(s)
 		contradicted = w.stale
+		if paused != "" {
+			w.gates.Closed = append(w.gates.Closed, Closed{Reason: ReasonPaused, Message: paused, Advised: true})
+		}
 	})
 	o := a.observe()
 	again, same := Step(o).Do.(Reboot)

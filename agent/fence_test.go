@@ -89,6 +89,16 @@ func TestFence(t *testing.T) {
 			t.Errorf("first comes %+v", Step(ob))
 		}
 	})
+	t.Run("the slot after a reboot, unless it was held for the boot before", func(t *testing.T) {
+		ob := o(Verifying)
+		ob.Boot, ob.Node.BootID, ob.Record.NewBootID, ob.Record.Instance = "c", "c", "c", "new"
+		for _, asked := range []string{"b", "a", ""} { // on which boot the slot says that it was taken; the record says b
+			ob.Slots[0].BootID = asked
+			if _, renews := Step(ob).Do.(RenewSlot); renews != (asked != "b") {
+				t.Errorf("held since boot %q: first comes %+v", asked, Step(ob))
+			}
+		}
+	})
 	t.Run("then the reboot", func(t *testing.T) {
 		ob := o(Rebooting)
 		ob.Record.Instance, ob.Slots[0].Instance = "new", "new"
@@ -152,7 +162,7 @@ func TestLastCheck(t *testing.T) {
 			}
 		}
 		if !c.ofNode {
-			t.Run(name, func(t *testing.T) { check(t, "brake", false) })
+			t.Run(name, func(t *testing.T) { check(t, "gates", false) })
 		}
 		t.Run(name+", later", func(t *testing.T) { check(t, "node", true) })
 	}
@@ -365,6 +375,22 @@ func TestTheAnswerOfASlotThatNewsHasOvertaken(t *testing.T) {
 	a.update(func(w *world) { w.setSlot(Slot{Name: "s", ResourceVersion: "7"}) })
 	if a.world.slots["s"].ResourceVersion != "7" {
 		t.Error("what a reading of everything found is not believed")
+	}
+}
+
+// A watch that is faster than the answer to the write that frees a slot shows it no more, and owes nothing.
+func TestAFreedSlotThatTheWatchHasDroppedBeforeTheAnswer(t *testing.T) {
+	a := &Agent{wake: make(chan struct{}, 1)}
+	a.slotsChanged([]Slot{{Name: "s", ResourceVersion: "20", Holder: "n"}}, false)
+	a.slotsChanged(nil, false)
+	if a.world.sure() {
+		t.Fatal("a held slot that the watch shows no more is nothing to look into")
+	}
+	if err := a.slot("s")(Slot{Name: "s", ResourceVersion: "21"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !a.world.sure() || !a.world.refreshAt.IsZero() {
+		t.Error("everything is to be read again")
 	}
 }
 

@@ -61,6 +61,16 @@ func TestPreflight(t *testing.T) {
 			t.Errorf("%d looks, of which %d preflights", s.looks, s.preflight)
 		}
 	})
+	t.Run("people's brake is read before the bid and in the last check, and not before a slot is taken that the marshal offers", func(t *testing.T) {
+		s := newSim(t)
+		var read []string
+		s.braked = func() { read = append(read, s.node.Phase+" "+s.slot.Holder) }
+		s.live(10*time.Minute, func() { s.raise("a") })
+		s.settled(t, 1)
+		if diff := cmp.Diff([]string{" ", "rebooting n1"}, read); diff != "" {
+			t.Error(diff)
+		}
+	})
 	t.Run("load balancers are kept away from the cordon to the end, when the configuration wants it", func(t *testing.T) {
 		for _, exclude := range []bool{true, false} {
 			s := newSim(t)

@@ -166,7 +166,7 @@ func fence(o Observation, d Decision) Decision {
 		return do(WriteNode{Record: o.Record.clone()})
 	}
 	_, frees := d.Do.(FreeSlot)
-	if holds && s.Instance != o.Instance && !frees {
+	if holds && s.Instance != o.Instance && !frees && !o.outlived(s) {
 		return do(RenewSlot{s, claim(o)})
 	}
 	if d, calm := calm(o, d.Do); !calm {
@@ -176,6 +176,15 @@ func fence(o Observation, d Decision) Decision {
 		return wait(fmt.Sprintf("bug: the move %s to %s for %s is not in the table", write.Move.From, write.Move.To, write.Move.Reason))
 	}
 	return d
+}
+
+// outlived tells that what an earlier process may still have sent about its slot can take nothing away: the host went down since, and
+// the record says that it was to. A slot is freed only after a known write of the Node that leaves those phases, and the write of
+// the Node that this process began with has shown that there was none; what is left is a heartbeat.
+func (o Observation) outlived(s Slot) bool {
+	r := o.Record
+	return r != nil && r.Slot == s.Name && r.BootID != o.Boot && s.BootID == r.BootID &&
+		(r.Phase == Rebooting || r.Phase == Verifying || r.Phase == Failed)
 }
 
 // calm holds back what gives the node back, or its slot, on the boot on which it was taken down, until the host has

@@ -117,6 +117,9 @@ func (w *world) answeredSlot(s Slot) {
 		return
 	}
 	w.setSlot(s)
+	if s.Holder == "" { // the watch, which was faster perhaps, shows it no more
+		w.shown(s.Name)
+	}
 }
 
 func (w *world) setSlot(s Slot) {

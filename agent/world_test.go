@@ -89,7 +89,8 @@ type sim struct {
 	effects   int
 	asked     int               // reboots that the host was asked for
 	gap       bool              // something happens between the last look and the call to the host, which nothing can close
-	lastCheck func(what string) // runs in the last check: when the Node is read in Rebooting, and when the brake is
+	lastCheck func(what string) // runs in the last check: when the Node is read in Rebooting, and when the gates are asked
+	braked    func()            // runs when the pause is read
 	log       []string
 	events    []string // reason, first word, whether it warns
 	landed    []string // late writes that took hold
@@ -766,6 +767,7 @@ func (s simHost) Inhibitors(ctx context.Context) ([]string, error) {
 	var slow time.Duration
 	s.with(func() { slow = s.slowGates })
 	pass(slow)
+	s.with(func() { s.checks("gates") })
 	if err := s.answers(ctx); err != nil {
 		return nil, err
 	}
@@ -952,8 +954,21 @@ func (s simMarshal) Paused(ctx context.Context, _ string) (string, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.checks("brake")
-	return s.paused, nil
+	return s.pauseRead(), nil
+}
+
+func (s *sim) pauseRead() string {
+	if s.braked != nil {
+		s.braked()
+	}
+	return s.paused
+}
+
+func (s simSlots) Check(ctx context.Context, name, _ string) (Slot, string, error) {
+	sl, err := s.Get(ctx, name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sl, s.pauseRead(), err
 }
 
 // pass lets virtual time go by: a script says when people and hosts do what they do.

@@ -381,6 +381,45 @@ func TestList(t *testing.T) {
 	}
 }
 
+// The last check reads the slot and the brake by one list, and by their names what its labels do not show.
+func TestCheck(t *testing.T) {
+	w := newWorld(t)
+	l, wrap := badLine(t, func() fault { return none })
+	s := open(t, clientset(t, wrap), w.ns, "a")
+	w.held(slot0)
+	check := func(what, want string, gets int32) {
+		t.Helper()
+		before := l.gets.Load()
+		sl, m, err := s.Check(t.Context(), slot0)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if d := cmp.Diff(w.get(slot0), sl); d != "" {
+			t.Errorf("%s: %s", what, d)
+		}
+		if got := m.Annotations["kubebaton.io/pause"]; got != want || m.Exists != (what != "no marshal yet") || m.Heir == kube.NoNode {
+			t.Errorf("%s: %+v", what, m)
+		}
+		if n := l.gets.Load() - before; n != gets {
+			t.Errorf("%s: %d reads by name, want %d", what, n, gets)
+		}
+	}
+	label := func(v string) string { return `{"metadata":{"labels":{"kubebaton.io/node":` + v + `}}}` }
+	check("no marshal yet", "", 1)
+	w.callToStand("b")
+	w.patch(MarshalLease, `{"metadata":{"annotations":{"kubebaton.io/pause":"freeze"}}}`)
+	check("another node is the heir", "freeze", 1)
+	w.patch(MarshalLease, label(`"`+kube.NoNode+`"`))
+	check("nobody is", "freeze", 0)
+	w.patch(slot0, label("null"))
+	check("the slot has lost its label", "freeze", 1)
+	w.patch(MarshalLease, label("null"))
+	check("so has the Lease", "freeze", 2)
+	if _, _, err := s.Check(t.Context(), "slot-workers-7"); !apierrors.IsNotFound(err) {
+		t.Errorf("a slot that is not there: %v", err)
+	}
+}
+
 func list(t *testing.T, w *world) ([]Slot, Marshal) {
 	t.Helper()
 	slots, m, err := w.marshal.List(t.Context())

@@ -13,7 +13,8 @@
 //     in flight is dead as soon as anybody has written the Lease. A deleted Lease is never brought back by a late write
 //     (a PUT may create a Lease): the write carries the UID too.
 //   - [Slots.Take] takes only an empty slot, not being deleted, whose nomination is for this UID and this bid (cycle and
-//     attempt) and not over. A node never holds two, not even by a late write of its own: see there.
+//     attempt) and not over. A node never holds two, not even by a late write of its own: what this process has not ruled
+//     out, it asks the API server first.
 //   - A held Lease does not vanish: it carries a finalizer from the write that takes it to the write that empties it.
 //   - A freed slot carries no claim of any kind. Annotations, labels, finalizers and fields that are not Baton's survive
 //     every verb.
@@ -39,7 +40,7 @@
 //     in between unless it is asked to ([Slots.Delete] asks). The holder's next Renew or Get then says NotFound; renew
 //     once between the take and the cordon. (A finalizer on empty slots would close this, and make `kubectl delete
 //     namespace` hang for ever once the agents are gone.)
-//   - What [Slots.Watch] shows may be old. It is good to decide on, because the write carries the version.
+//   - What [Slots.Watch] shows may be old, but for the first time. It is good to decide on, because the write carries the version.
 //   - A held slot whose label [LabelNode] a person took off is shown by neither [Slots.Watch] nor
 //     [Slots.Named] until its holder's next write puts it back;
 //     [Slots.Get] finds it.

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +35,8 @@ type line struct {
 	next  http.RoundTripper
 	fault func() fault // asked for every write
 
+	lists, gets atomic.Int32 // that were asked for
+
 	mu      sync.Mutex
 	pending []func() int // the late writes; each arrives when it is called, and returns the server's status
 }
@@ -48,6 +52,12 @@ func badLine(t testing.TB, f func() fault) (*line, func(http.RoundTripper) http.
 
 func (l *line) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Method == http.MethodGet {
+		switch {
+		case !strings.HasSuffix(req.URL.Path, "/leases"):
+			l.gets.Add(1)
+		case !req.URL.Query().Has("watch"):
+			l.lists.Add(1)
+		}
 		return l.next.RoundTrip(req)
 	}
 	f := l.fault()
@@ -243,27 +253,102 @@ func testFault(t *testing.T, op operation, f fault) {
 	}
 }
 
+// started lets a process begin, which watches its slots.
+func started(t *testing.T, s *Slots) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	shown, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		first := sync.OnceFunc(func() { close(shown) })
+		_ = s.Watch(ctx, func([]Slot, bool) { first() })
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	select {
+	case <-shown:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the watch shows nothing")
+	}
+}
+
 // A late write is dead after ANY later write of the Lease, not only after its own repetition.
 func TestLateTakeOfAnotherSlot(t *testing.T) {
-	w, now := newWorld(t), none
-	if err := w.marshal.Create(t.Context(), "workers", 1); err != nil {
-		t.Fatal(err)
+	for name, begins := range map[string]func(*testing.T, *Slots){
+		"a new process that has read nothing":  func(*testing.T, *Slots) {},
+		"a new process that watches its slots": started,
+		"the same process":                     nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, now := newWorld(t), none
+			if err := w.marshal.Create(t.Context(), "workers", 1); err != nil {
+				t.Fatal(err)
+			}
+			l, wrap := badLine(t, func() fault { return now })
+			s := open(t, clientset(t, wrap), w.ns, "a")
+			started(t, s)
+			first := w.nominated(slot0)
+			now = late
+			if _, err := s.Take(t.Context(), first, "uid-a", claim("i1")); !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			now = none
+			// A new process knows nothing of that write, and a careless marshal has nominated this node twice.
+			if begins != nil {
+				s = open(t, clientset(t, nil), w.ns, "a")
+				begins(t, s)
+			}
+			must(s.Take(t.Context(), w.nominated("slot-workers-1"), "uid-a", claim("i2")))(t)
+			if d := cmp.Diff([]int{http.StatusConflict}, l.arrive()); d != "" {
+				t.Error(d)
+			}
+			if sl := w.get(slot0); sl.Holder != "" {
+				t.Errorf("the node holds two: %+v", sl)
+			}
+		})
 	}
+}
+
+// A take asks which slots name the node only where one of them may be the node's, or become so.
+func TestTakeAsksNothingThatIsKnown(t *testing.T) {
+	w, now := newWorld(t), none
 	l, wrap := badLine(t, func() fault { return now })
 	s := open(t, clientset(t, wrap), w.ns, "a")
-	first := w.nominated(slot0)
-	now = late
-	if _, err := s.Take(t.Context(), first, "uid-a", claim("i1")); !errors.Is(err, errCut) {
+	started(t, s)
+	take := func(what string, lists int32) {
+		t.Helper()
+		before := l.lists.Load()
+		held := must(s.Take(t.Context(), w.nominated(slot0), "uid-a", claim("i1")))(t)
+		must(s.Free(t.Context(), held))(t)
+		if n := l.lists.Load() - before; n != lists {
+			t.Errorf("%s: %d lists, want %d", what, n, lists)
+		}
+	}
+	take("the watch has shown that there is none", 0)
+	take("the only one was freed", 0)
+	sl := w.nominated(slot0)
+	now = lost
+	if _, err := s.Take(t.Context(), sl, "uid-a", claim("i1")); !errors.Is(err, errCut) {
 		t.Fatal(err)
 	}
 	now = none
-	// A new process knows nothing of that write, and a careless marshal has nominated this node twice.
-	restarted := open(t, clientset(t, nil), w.ns, "a")
-	must(restarted.Take(t.Context(), w.nominated("slot-workers-1"), "uid-a", claim("i2")))(t)
-	if d := cmp.Diff([]int{http.StatusConflict}, l.arrive()); d != "" {
-		t.Error(d)
+	must(s.Free(t.Context(), w.get(slot0)))(t)
+	take("of an earlier take nobody knows whether it will arrive", 1)
+	take("that was looked into", 0)
+
+	began := open(t, clientset(t, wrap), w.ns, "a")
+	held := must(began.Take(t.Context(), w.nominated(slot0), "uid-a", claim("i1")))(t)
+	started(t, began) // what a watch shows may be older than a take
+	began.first(nil)
+	if began.only("slot-workers-1") {
+		t.Error("a take is forgotten because a watch has not shown it yet")
 	}
-	if sl := w.get(slot0); sl.Holder != "" {
-		t.Errorf("the node holds two: %+v", sl)
+	next := open(t, clientset(t, wrap), w.ns, "a")
+	started(t, next)
+	if next.only("slot-workers-1") || !next.only(held.Name) {
+		t.Error("the slot that an earlier process holds is not known")
+	}
+	must(next.Free(t.Context(), held))(t)
+	if !next.only("slot-workers-1") {
+		t.Error("a slot that was freed is still held against the node")
 	}
 }

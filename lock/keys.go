@@ -11,7 +11,7 @@ const (
 	LabelNominee = "kubebaton.io/nominee"
 	// LabelNode is a hash of the name of the nominee's or holder's node, by which its agent finds the slot; the name itself may be
 	// longer than a label's value. Written with the nomination, and removed with it or with the claim. On the Lease `marshal` it
-	// names the node that is to stand for election.
+	// names the node that is to stand for election, or is [kube.NoNode].
 	LabelNode = kube.LabelNode
 
 	// The nomination, written by the marshal: the nominee's name for people, the bid it answers, and its end (RFC 3339).

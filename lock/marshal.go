@@ -10,6 +10,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kubebaton.io/baton/kube"
 )
 
 // List reads all the slots, sorted by name, and the election's Lease, by quorum.
@@ -34,10 +36,14 @@ func (s *Slots) List(ctx context.Context) (slots []Slot, m Marshal, err error) {
 
 func marshalOf(l *coordinationv1.Lease) Marshal {
 	sl := slotOf(l)
-	return Marshal{
+	m := Marshal{
 		Exists: true, ResourceVersion: sl.ResourceVersion, Holder: sl.Holder, Heir: l.Labels[LabelNode], Renewed: sl.Renewed,
 		Annotations: maps.Clone(l.Annotations),
 	}
+	if m.Heir == kube.NoNode {
+		m.Heir = ""
+	}
+	return m
 }
 
 // Create makes the empty slot i of a group. One that is there already is left as it is.

@@ -45,6 +45,10 @@ type Slots struct {
 
 	mu   sync.Mutex
 	seen map[string]*coordinationv1.Lease // by name, as last read; never changed in place
+	// own are the slots that this node holds, or may yet come to hold by a write that is on its way, be it an earlier process's.
+	own map[string]bool // nil: not known
+	// took tells that Take was called: what a watch shows first may be older than that.
+	took bool
 }
 
 // New checks everything at once. Registerer may be nil; several Slots may share one.
@@ -104,7 +108,7 @@ func (s *Slots) get(ctx context.Context, name string) (*coordinationv1.Lease, er
 // registered anew. They are sorted by name.
 func (s *Slots) Named(ctx context.Context) (slots []Slot, err error) {
 	defer func() { s.metrics.count("named", err) }()
-	list, err := s.leases.List(ctx, metav1.ListOptions{LabelSelector: s.own()})
+	list, err := s.leases.List(ctx, metav1.ListOptions{LabelSelector: s.selector()})
 	if err != nil {
 		return nil, fmt.Errorf("listing the slots that name this node: %w", err)
 	}
@@ -119,8 +123,43 @@ func (s *Slots) Named(ctx context.Context) (slots []Slot, err error) {
 	return slots, nil
 }
 
-// own selects the Leases that name this node.
-func (s *Slots) own() string { return labels.Set{LabelNode: kube.NodeLabel(s.node)}.String() }
+// Check reads a slot and the election's Lease, on which people put the brake, by quorum and as of one moment. What a label does
+// not show is read by its name, the slot last.
+func (s *Slots) Check(ctx context.Context, name string) (sl Slot, m Marshal, err error) {
+	defer func() { s.metrics.count("check", err) }()
+	selector := fmt.Sprintf("%s in (%s,%s)", LabelNode, kube.NodeLabel(s.node), kube.NoNode)
+	list, err := s.leases.List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return Slot{}, Marshal{}, fmt.Errorf("listing the slots of this node and Lease %q: %w", MarshalLease, err)
+	}
+	var slot *coordinationv1.Lease
+	for i := range list.Items {
+		switch l := &list.Items[i]; l.Name {
+		case name:
+			slot = l
+		case MarshalLease:
+			m = marshalOf(l)
+		}
+	}
+	if !m.Exists {
+		switch l, err := s.leases.Get(ctx, MarshalLease, metav1.GetOptions{}); {
+		case err == nil:
+			m = marshalOf(l)
+		case !apierrors.IsNotFound(err):
+			return Slot{}, Marshal{}, fmt.Errorf("getting Lease %q: %w", MarshalLease, err)
+		}
+	}
+	if slot == nil {
+		if slot, err = s.get(ctx, name); err != nil {
+			return Slot{}, Marshal{}, err
+		}
+	}
+	s.remember(slot)
+	return slotOf(slot), m, nil
+}
+
+// selector selects the Leases that name this node.
+func (s *Slots) selector() string { return labels.Set{LabelNode: kube.NodeLabel(s.node)}.String() }
 
 // names tells whether a Lease with that label is a slot that names this node. The label is a hash, and people may have put it
 // there.
@@ -132,43 +171,92 @@ func (s *Slots) names(l *coordinationv1.Lease) bool {
 // Take makes this node the holder of sl: an empty slot, not being deleted, that was nominated for this very bid and whose
 // nomination is not over. The write is on the version of sl and on no other.
 //
-// A node holds one slot at most. Take therefore reads the slots that name this node once more: it refuses when one is
-// held, or when sl itself is not shown, and declines every other nomination before it writes. That also ends an earlier Take of
-// another slot whose outcome is unknown: it was decided on a version that this read still shows, and that the decline
-// replaces, or on one that is gone already.
+// A node holds one slot at most. Unless it is known that no other one is this node's or can become so, Take therefore reads the
+// slots that name this node once more: see [Slots.alone].
 func (s *Slots) Take(ctx context.Context, sl Slot, uid string, c Claim) (out Slot, err error) {
 	defer func() { s.metrics.count("take", err) }()
 	v := take(s.node, uid, c, s.now())
 	if err := v(&state{Slot: sl}); err != nil {
 		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
 	}
+	if !s.only(sl.Name) {
+		if err := s.alone(ctx, sl, uid); err != nil {
+			return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
+		}
+	}
+	if out, err = s.update(ctx, sl, v); err != nil {
+		s.owns(nil) // it may have taken hold, or may yet
+		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
+	}
+	s.owns(map[string]bool{sl.Name: true})
+	s.metrics.beat(out)
+	return out, nil
+}
+
+// alone makes sure that this node holds no other slot than sl when it takes that, and comes to hold none: it refuses when another is
+// held, or when sl itself is not shown, and declines every other nomination. That also ends an earlier Take of
+// another slot whose outcome is unknown: it was decided on a version that this read still shows, and that the decline
+// replaces, or on one that is gone already.
+func (s *Slots) alone(ctx context.Context, sl Slot, uid string) error {
+	s.owns(nil)
 	named, err := s.Named(ctx)
 	if err != nil {
-		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
+		return err
 	}
 	shown := false
 	for _, n := range named {
 		if n.Holder == s.node && n.Name != sl.Name {
-			return Slot{}, fmt.Errorf("taking slot %q: %w: this node holds %q", sl.Name, ErrHeld, n.Name)
+			return fmt.Errorf("%w: this node holds %q", ErrHeld, n.Name)
 		}
 		shown = shown || n.Name == sl.Name
 	}
 	if !shown {
-		return Slot{}, fmt.Errorf("taking slot %q: %w: its label %s does not name this node", sl.Name, ErrNotNominated, LabelNode)
+		return fmt.Errorf("%w: its label %s does not name this node", ErrNotNominated, LabelNode)
 	}
 	for _, other := range named {
 		if other.Name == sl.Name || other.Nominee != uid {
 			continue
 		}
 		if _, err := s.Decline(ctx, other); err != nil && !apierrors.IsNotFound(err) {
-			return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
+			return err
 		}
 	}
-	if out, err = s.update(ctx, sl, v); err != nil {
-		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
+	return nil
+}
+
+// only tells whether it is known that no other slot than that one is this node's or can become so.
+func (s *Slots) only(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.took = true
+	return s.own != nil && (len(s.own) == 0 || len(s.own) == 1 && s.own[name])
+}
+
+func (s *Slots) owns(own map[string]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.own = own
+}
+
+// first takes what a watch shows first, which is as new as a quorum read: an earlier process of this node is dead by then, and a
+// Take of it that is still on its way was decided on a slot that names this node, at the version shown here or at one that is gone.
+func (s *Slots) first(slots []Slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.took {
+		return
 	}
-	s.metrics.beat(out)
-	return out, nil
+	s.own = map[string]bool{}
+	for _, sl := range slots {
+		s.own[sl.Name] = true
+	}
+}
+
+// disowns forgets a slot that a write has emptied just now: no earlier one can take hold any more.
+func (s *Slots) disowns(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.own, name)
 }
 
 // Renew writes the heartbeat and the claim on a slot that this node holds. After it, no earlier write of anybody can take
@@ -189,6 +277,7 @@ func (s *Slots) Free(ctx context.Context, sl Slot) (out Slot, err error) {
 	if out, err = s.update(ctx, sl, free(s.node)); err != nil {
 		return Slot{}, fmt.Errorf("freeing slot %q: %w", sl.Name, err)
 	}
+	s.disowns(sl.Name)
 	s.metrics.rest(out.Name)
 	return out, nil
 }
@@ -199,13 +288,15 @@ func (s *Slots) Decline(ctx context.Context, sl Slot) (out Slot, err error) {
 	if out, err = s.update(ctx, sl, withdraw()); err != nil {
 		return Slot{}, fmt.Errorf("declining slot %q: %w", sl.Name, err)
 	}
+	s.disowns(sl.Name)
 	return out, nil
 }
 
 // Watch calls apply with the slots that [Slots.Named] would return, at the start and whenever one of them changes; heir says
 // that the Lease `marshal` names this node, too: it is to stand for election now. Watch ends with ctx and returns its error.
 func (s *Slots) Watch(ctx context.Context, apply func(slots []Slot, heir bool)) error {
-	err := kube.Watch(ctx, s.leases.List, s.leases.Watch, kube.Selection{Labels: s.own(), Quorum: true}, &coordinationv1.Lease{},
+	var once sync.Once
+	err := kube.Watch(ctx, s.leases.List, s.leases.Watch, kube.Selection{Labels: s.selector(), Quorum: true}, &coordinationv1.Lease{},
 		func(items map[string]*coordinationv1.Lease) {
 			heir := false
 			slots := make([]Slot, 0, len(items))
@@ -218,7 +309,9 @@ func (s *Slots) Watch(ctx context.Context, apply func(slots []Slot, heir bool)) 
 					slots = append(slots, slotOf(l))
 				}
 			}
-			apply(sorted(slices.Values(slots)), heir)
+			slots = sorted(slices.Values(slots))
+			once.Do(func() { s.first(slots) })
+			apply(slots, heir)
 		},
 		func(err error) {
 			s.metrics.count("watch", err)

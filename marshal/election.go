@@ -1,6 +1,7 @@
 package marshal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,10 @@ type State struct {
 }
 
 func stateOf(l *coordinationv1.Lease) State {
-	s := State{Heir: l.Labels[kube.LabelNode], Paused: pauses(l.Annotations), standing: standingOf(l.Annotations), version: l.ResourceVersion}
+	s := State{Paused: pauses(l.Annotations), standing: standingOf(l.Annotations), version: l.ResourceVersion}
+	if heir := l.Labels[kube.LabelNode]; heir != kube.NoNode {
+		s.Heir = heir
+	}
 	if l.Spec.HolderIdentity != nil {
 		s.Holder = *l.Spec.HolderIdentity
 	}
@@ -60,6 +64,21 @@ func stateOf(l *coordinationv1.Lease) State {
 		s.Lasts = time.Duration(*l.Spec.LeaseDurationSeconds) * time.Second
 	}
 	return s
+}
+
+// Pause returns why people paused a group by the annotations of the Lease `marshal`; "" when they did not.
+func Pause(annotations map[string]string, group string) string {
+	return State{Paused: pauses(annotations)}.Pause(group)
+}
+
+// Pause returns why people paused a group, which needs no reason; "" when they did not.
+func (s State) Pause(group string) string {
+	for _, g := range []string{"", group} {
+		if why, ok := s.Paused[g]; ok {
+			return cmp.Or(why, noReason)
+		}
+	}
+	return ""
 }
 
 // pauses returns the groups that people paused: the presence of the annotation counts, its value is the reason.

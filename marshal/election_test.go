@@ -506,7 +506,7 @@ func TestElector(t *testing.T) {
 		b.Inherit()
 		synctest.Wait()
 		l := p.lease(t)
-		if _, labelled := l.Labels[kube.LabelNode]; !b.Leading() || labelled {
+		if named := l.Labels[kube.LabelNode]; !b.Leading() || named != kube.NoNode {
 			t.Errorf("leading %v, labels %v", b.Leading(), l.Labels)
 		}
 	})

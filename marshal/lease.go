@@ -100,7 +100,7 @@ func (l *election) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord,
 // Create makes the Lease in our name.
 func (l *election) Create(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
 	lease := &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Name: leaseName},
+		ObjectMeta: metav1.ObjectMeta{Name: leaseName, Labels: map[string]string{kube.LabelNode: kube.NoNode}},
 		Spec:       resourcelock.LeaderElectionRecordToLeaseSpec(&r),
 	}
 	return l.write(ctx, func(ctx context.Context) (*coordinationv1.Lease, error) {
@@ -121,10 +121,11 @@ func (l *election) Update(ctx context.Context, r resourcelock.LeaderElectionReco
 	}
 	lease := read.DeepCopy()
 	lease.Spec = resourcelock.LeaderElectionRecordToLeaseSpec(&r)
-	delete(lease.Labels, kube.LabelNode) // whoever leads, there is no heir now
+	named := kube.NoNode // whoever leads, there is no heir now
 	if r.HolderIdentity == "" && heir != "" {
-		metav1.SetMetaDataLabel(&lease.ObjectMeta, kube.LabelNode, kube.NodeLabel(heir))
+		named = kube.NodeLabel(heir)
 	}
+	metav1.SetMetaDataLabel(&lease.ObjectMeta, kube.LabelNode, named)
 	if !won {
 		delete(lease.Annotations, standingKey) // an earlier marshal counted others
 	}

@@ -77,10 +77,8 @@ func look(v View) *survey {
 
 // pauseOf returns the hold of a paused group, "" when it is not paused.
 func pauseOf(paused map[string]string, group string) string {
-	for _, g := range []string{"", group} {
-		if why, ok := paused[g]; ok {
-			return reasonPaused + ": " + cmp.Or(why, noReason)
-		}
+	if why := (State{Paused: paused}).Pause(group); why != "" {
+		return reasonPaused + ": " + why
 	}
 	return ""
 }

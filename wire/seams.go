@@ -74,6 +74,11 @@ func agentSlots(in []lock.Slot) []agent.Slot {
 	return out
 }
 
+func (s slotSeam) Check(ctx context.Context, name, group string) (agent.Slot, string, error) {
+	sl, m, err := s.s.Check(ctx, name)
+	return agent.Slot(sl), marshal.Pause(m.Annotations, group), outcome(err)
+}
+
 func (s slotSeam) Named(ctx context.Context) ([]agent.Slot, error) {
 	l, err := s.s.Named(ctx)
 	return agentSlots(l), outcome(err)
@@ -186,10 +191,7 @@ func (s marshalSeam) Paused(ctx context.Context, group string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if why, ok := st.Paused[""]; ok {
-		return why, nil
-	}
-	return st.Paused[group], nil
+	return st.Pause(group), nil
 }
 
 // homeSeam is the agent's namespace.

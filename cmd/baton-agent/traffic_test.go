@@ -190,8 +190,8 @@ func kindOf(r *badline.Request) string {
 		return "a write of the Node"
 	case r.Method == http.MethodPut && strings.Contains(r.Path, "/leases/slot-"):
 		return "a write of a slot"
-	case r.Method == http.MethodGet && strings.Contains(r.Path, "/leases/slot-"):
-		return "a read of a slot"
+	case r.Method == http.MethodGet && !r.Watch && strings.HasSuffix(r.Path, "/leases"):
+		return "a read of a slot" // and of the brake
 	case !strings.HasSuffix(r.Path, "/eviction"):
 		return ""
 	case r.Query.Get("dryRun") == metav1.DryRunAll:

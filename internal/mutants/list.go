@@ -59,7 +59,15 @@ func ofTheWay() []mutant {
 		},
 		{
 			name: "the slot is not fenced after a restart", file: step, test: "TestLateWrites|TestFence",
-			old: "	if holds && s.Instance != o.Instance && !frees {", new: "	if false && holds && !frees {",
+			old: "	if holds && s.Instance != o.Instance && !frees && !o.outlived(s) {", new: "	if false && holds && !frees {",
+		},
+		{
+			name: "a slot that says another boot than the record is taken for safe from the past", file: step, test: "TestFence",
+			old: " && s.BootID == r.BootID &&\n", new: " &&\n",
+		},
+		{
+			name: "a slot is taken for safe from the past on the boot on which it was taken", file: step, test: "TestFence|TestLateWrites",
+			old: " && r.BootID != o.Boot && s.BootID", new: " && s.BootID",
 		},
 		{
 			name: "a slot that its record does not justify is kept", file: waiting, test: "TestCrash",
@@ -305,6 +313,22 @@ func ofTheSlots() []mutant {
 		{
 			name: "a held slot is found by its label only", file: world, test: "TestASlotWithoutItsLabel",
 			old: "	if r == nil || r.Slot == \"\" || slices", new: "	if r == nil || r.Slot != \"\" || slices",
+		},
+		{
+			name: "the last check does not go by the brake", file: apply, test: "TestLastCheck/a_pause",
+			old: "		if paused != \"\" {\n			w.gates", new: "		if false {\n			w.gates",
+		},
+		{
+			name: "a take goes by what no process before may still take", file: store, test: "TestLateTakeOfAnotherSlot",
+			old: "	for _, sl := range slots {\n		s.own[sl.Name] = true\n	}\n", new: "",
+		},
+		{
+			name: "a take whose outcome is unknown is forgotten", file: store, test: "TestLateTakeOfAnotherSlot/the_same_process",
+			old: "		s.owns(nil) // it may", new: "		s.owns(map[string]bool{}) // it may",
+		},
+		{
+			name: "what a watch shows at first is believed after a take", file: store, test: "TestTakeAsksNothing",
+			old: "	if s.took {\n		return\n	}\n", new: "",
 		},
 		{
 			name: "a slot that an earlier Node of the name holds is not seen", file: store, test: "TestNamed",

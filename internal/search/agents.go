@@ -3,6 +3,7 @@ package search
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,7 +66,6 @@ func (m *model) sees(w *world, n, p int, nd node, slots [maxSlots]slot) sight {
 	s := sight{
 		node: nd, slots: slots, n: uint8(n), instance: instanceOf(p), boot: h.boot, sentinel: h.sentinel, fresh: h.cycles + 1,
 		call: a.call, coming: h.down && !m.rules.calm, mute: h.mute && !m.rules.calm, leaving: a.leaving,
-		paused: w.paused,
 	}
 	for k := range s.slots {
 		s.slots[k].seen = unseen
@@ -84,6 +84,9 @@ func (m *model) sees(w *world, n, p int, nd node, slots [maxSlots]slot) sight {
 	if m.rules.inherit && nd.record != 0 {
 		s.node.instance = s.instance
 	}
+	// On the way it goes by the brake on its slot, until the last check.
+	s.paused = w.paused && (phase == agent.Rebooting ||
+		phase == agent.Waiting && !slices.ContainsFunc(slots[:], func(s slot) bool { return m.concerns(s, n) }))
 	switch {
 	case m.rules.guessed && phase == agent.Waiting:
 		s.node.cordoned = false
@@ -91,6 +94,12 @@ func (m *model) sees(w *world, n, p int, nd node, slots [maxSlots]slot) sight {
 		s.node.cordoned = true
 	}
 	return s
+}
+
+// concerns tells whether a slot names the node, as nominee or as holder.
+func (m *model) concerns(s slot, n int) bool {
+	row := &m.leases.rows[s.lease]
+	return s.lease != 0 && (row.nominee == n || row.holder == n)
 }
 
 // ask asks the real Step.
@@ -148,7 +157,7 @@ func (m *model) observation(s sight) agent.Observation {
 		o.Gates.Closed = []agent.Closed{{Reason: agent.ReasonPaused, Message: "paused", Advised: true}}
 	}
 	for _, l := range s.slots {
-		if row := &m.leases.rows[l.lease]; l.lease != 0 && (row.nominee == n || row.holder == n) {
+		if m.concerns(l, n) {
 			o.Slots = append(o.Slots, agent.Slot(m.slotOf(l)))
 		}
 	}
