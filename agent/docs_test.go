@@ -90,7 +90,7 @@ Drawn from the table in ` + "`agent/phase.go`" + ` by ` + "`go test ./agent -run
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", e.From, e.To, strings.Join(words, ", "))
 	}
-	b.WriteString("\n## Reasons\n\nThe same word stands in the record, the Event, the log and the metric.\n\n| reason | meaning |\n|---|---|\n")
+	b.WriteString("\n## Reasons\n\nThe same word stands in the record, the Event, the log and the metric. Every transition has its Event, but for the one into Verifying\nafter a reboot that Baton asked for: there the kubelet writes `Rebooted`, with the boot ID.\n\n| reason | meaning |\n|---|---|\n")
 	reasons := make([]Reason, 0, len(meanings()))
 	for r := range meanings() {
 		reasons = append(reasons, r)
