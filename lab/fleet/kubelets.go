@@ -148,6 +148,7 @@ func (e *endings) pod(p *corev1.Pod) {
 	e.mu.Unlock()
 	e.fleet.work.Go(func() {
 		pause(e.ctx, m.drain*time.Duration(part)/time.Duration(m.Pods))
+		m.pod(e.ctx, p.Namespace, p.Name, stopped())
 		opts := metav1.NewDeleteOptions(0)
 		opts.Preconditions = metav1.NewUIDPreconditions(string(p.UID))
 		err := m.client().CoreV1().Pods(p.Namespace).Delete(e.ctx, p.Name, *opts)

@@ -281,8 +281,11 @@ func (m *machine) report(ctx context.Context, boot string, is bool) {
 }
 
 // started is what the kubelet writes into the status of a pod that runs, for the first time or after a boot.
-func (m *machine) started(ctx context.Context, ns, name string) {
-	m.patch(ctx, running(), func(body []byte) error {
+func (m *machine) started(ctx context.Context, ns, name string) { m.pod(ctx, ns, name, running()) }
+
+// pod writes the status of a pod.
+func (m *machine) pod(ctx context.Context, ns, name string, status corev1.PodStatus) {
+	m.patch(ctx, status, func(body []byte) error {
 		_, err := m.client().CoreV1().Pods(ns).Patch(ctx, name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
 		return err
 	})

@@ -154,6 +154,19 @@ func running() corev1.PodStatus {
 	}
 }
 
+// stopped is the status of a pod whose container has just stopped, which the kubelet writes before it deletes the pod.
+func stopped() corev1.PodStatus {
+	now := metav1.Now()
+	return corev1.PodStatus{
+		Phase:      corev1.PodSucceeded,
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse, Reason: "PodCompleted", LastTransitionTime: now}},
+		ContainerStatuses: []corev1.ContainerStatus{{
+			Name: "c", Image: image, ImageID: image + "@sha256:1",
+			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", FinishedAt: now}},
+		}},
+	}
+}
+
 // newLease is a kubelet's, of which it renews a quarter of its duration after the last time.
 func newLease(node string, every time.Duration) *coordinationv1.Lease {
 	seconds, now := int32(4*every.Seconds()), metav1.NowMicro()
