@@ -18,7 +18,9 @@
 //     the first request for pods that is permitted settles: the node's name for good, the agent's, where it has the right at all, until
 //     that is forbidden.
 //   - After [Drainer.Run] has returned, it sends no further eviction.
-//   - [Drainer.Run] returns nil only after a consistent LIST has confirmed what the watch showed: nothing is in the way.
+//   - [Drainer.Run] returns nil only when nothing is in the way, by all that had happened up to 5 s before, or later. That its watch is
+//     so new is proven when it has shown the end of a pod that this run had evicted, or whose containers had stopped after that, within
+//     those 5 s; in all other cases a consistent LIST confirms it.
 //
 // # Not guaranteed
 //

@@ -341,7 +341,7 @@ func (d *Drainer) run(ctx context.Context, e effects, st *rota) error {
 			}
 		}
 		if st.confirmDue(time.Now()) {
-			if err := d.settle(ctx, e, st); err != nil {
+			if err := d.settle(ctx, e, st, last); err != nil {
 				return err
 			}
 		}
@@ -375,15 +375,20 @@ func (e effects) know(ctx context.Context, st *rota, pods []*corev1.Pod) (Facts,
 	return f, nil
 }
 
-// settle asks the API server whether the node is as empty as the watch shows, and waits for the volumes of the pods that have
-// gone. As a pod may have come meanwhile, it asks once more then. Its error is that of ctx, or of the host that cannot be asked.
-func (d *Drainer) settle(ctx context.Context, e effects, st *rota) error {
-	for again := true; again; {
-		pods, err := e.confirm(ctx)
+// settle makes sure that the node is as empty as the watch shows, and waits for the volumes of the pods that have gone. What was seen
+// is believed where the run's own evictions have proven it; else, and once more when the wait took time, as a pod may have come, the API
+// server is asked. Its error is that of ctx, or of the host that cannot be asked.
+func (d *Drainer) settle(ctx context.Context, e effects, st *rota, seen []*corev1.Pod) error {
+	ask := e.confirm
+	if st.proven(time.Now()) && !st.looksAgain() {
+		ask = func(context.Context) ([]*corev1.Pod, error) { return seen, nil }
+	}
+	for again := true; again; ask = e.confirm {
+		pods, err := ask(ctx)
 		switch {
 		case err != nil:
 			d.log.Warn("confirming that the node is empty", "node", d.node, "error", err)
-		case st.how.stay && st.policy.Mode == ModeAuto:
+		case st.looksAgain():
 			f, err := e.facts(ctx, pods)
 			if err != nil {
 				return err

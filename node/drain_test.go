@@ -1011,19 +1011,16 @@ func TestRunEnds(t *testing.T) {
 			late := pod("late", ownedBy("ReplicaSet", "late"))
 			w.confirm = func() ([]*corev1.Pod, error) {
 				calls++
-				switch calls {
-				case 1:
+				if calls == 1 {
 					return nil, errors.New("no answer")
-				case 2:
-					time.AfterFunc(100*time.Millisecond, func() { w.change(func() { w.pods["late"] = late }) })
-					return []*corev1.Pod{late}, nil
 				}
-				return []*corev1.Pod{pod("proxy", ownedBy("DaemonSet", "proxy"))}, nil
+				time.AfterFunc(100*time.Millisecond, func() { w.change(func() { w.pods["late"] = late }) })
+				return []*corev1.Pod{late, pod("proxy", ownedBy("DaemonSet", "proxy"))}, nil
 			}
 			if err := w.drain(t, time.Minute, DrainSettings{}); err != nil {
 				t.Fatal(err)
 			}
-			if len(w.asked) != 1 || calls != 3 {
+			if len(w.asked) != 1 || calls != 2 {
 				t.Errorf("asked %v, confirmed %d times", w.asked, calls)
 			}
 		})
@@ -1049,6 +1046,82 @@ func TestRunEnds(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestRunConfirms: when the API server is asked whether the node is as empty as the watch shows. It knows of a pod then that the watch
+// is late with.
+func TestRunConfirms(t *testing.T) {
+	ends := func(after time.Duration, edits ...func(*corev1.Pod)) func(*world, *corev1.Pod) {
+		return func(w *world, p *corev1.Pod) {
+			ending(p)
+			time.AfterFunc(after-time.Second, func() {
+				w.change(func() {
+					for _, edit := range edits {
+						edit(p)
+					}
+				})
+			})
+			time.AfterFunc(after, func() { w.change(func() { delete(w.pods, p.Name) }) })
+		}
+	}
+	stopped := func(ago time.Duration) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			end := &corev1.ContainerStateTerminated{FinishedAt: metav1.NewTime(time.Now().Add(-ago))}
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Terminated: end}}}
+		}
+	}
+	replies := func(after time.Duration, err error) func(*world) {
+		return func(w *world) {
+			w.unusual = func(context.Context) error {
+				w.change(func() { delete(w.pods, "web-00"); w.unusual = nil })
+				<-time.After(after)
+				return err
+			}
+		}
+	}
+	for name, tc := range map[string]struct {
+		pods  []*corev1.Pod
+		mode  string
+		with  func(*world)
+		finds bool
+	}{
+		"not where the watch shows at once that an eviction has ended its pod": {pods: many(3)},
+		"where nothing was evicted":                                                         {finds: true},
+		"where others have ended the pods":                                                  {pods: many(2, ending), with: func(w *world) { ends(time.Second)(w, w.pods["web-00"]); ends(time.Second)(w, w.pods["web-01"]) }, finds: true},
+		"where the last eviction was long ago":                                              {pods: many(1), with: func(w *world) { w.end = ends(proofAge) }, finds: true},
+		"not where it was not":                                                              {pods: many(1), with: func(w *world) { w.end = ends(proofAge - 1) }},
+		"not where the kubelet tells that the containers have just stopped":                 {pods: many(1), with: func(w *world) { w.end = ends(time.Minute, stopped(time.Second)) }},
+		"where it tells so a while later":                                                   {pods: many(1), with: func(w *world) { w.end = ends(time.Minute, stopped(proofAge)) }, finds: true},
+		"where the clock was set back since":                                                {pods: many(1), with: func(w *world) { w.end = ends(time.Minute, stopped(-time.Hour)) }, finds: true},
+		"where others have ended a pod long after the last eviction":                        {pods: append(many(1), pod("b", ending)), with: func(w *world) { ends(time.Minute)(w, w.pods["b"]) }, finds: true},
+		"not where the watch is faster than the answer":                                     {pods: many(1), with: replies(lastReplies/2, nil)},
+		"where the answer is lost: others may have ended the pod before":                    {pods: many(1), with: replies(0, errors.New("reset")), finds: true},
+		"where the answer is that there is no such pod":                                     {pods: many(1), with: replies(0, apierrors.NewNotFound(schema.GroupResource{}, "web-00")), finds: true},
+		"where pods stay, for which the end of the drain is a matter of what is there then": {pods: []*corev1.Pod{web(tolerating(300)), pod("b", ownedBy("ReplicaSet", "web"), says(DoEvict))}, mode: ModeAuto, finds: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(tc.pods...)
+				w.facts = measured()
+				late := pod("late", ownedBy("ReplicaSet", "late"), says(DoEvict))
+				w.confirm = func() ([]*corev1.Pod, error) {
+					if late != nil {
+						w.change(func() { w.pods["late"], late = late, nil })
+					}
+					return w.there()
+				}
+				if tc.with != nil {
+					tc.with(w)
+				}
+				if err := w.drain(t, 10*time.Minute, DrainSettings{Policy: Policy{Mode: tc.mode}}); err != nil {
+					t.Fatal(err)
+				}
+				if found := strings.Contains(strings.Join(w.asked, ","), "late"); found != tc.finds {
+					t.Errorf("the pod was found: %v, asked %v", found, w.asked)
+				}
+			})
+		})
+	}
 }
 
 func TestADeniedPodThatIsAcceptedAsksForOneOtherNotForAll(t *testing.T) {

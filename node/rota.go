@@ -19,6 +19,7 @@ const (
 	settle      = 10 * time.Second // an accepted eviction that the watch does not show by then is asked again
 	goneSettle  = 2 * time.Second  // the same for a pod said to be gone: the server's own cache may not know it yet
 	lastReplies = time.Second      // for replies about pods that have gone
+	proofAge    = 5 * time.Second  // how old what is seen may be, at most, to be believed unasked
 	overdue     = 30 * time.Second // past its grace period a pod is said to be stuck
 	longWait    = time.Hour        // nothing is due: only the watch or a reply can bring news
 	maxMessage  = 470              // bytes of DrainView.Message: what the cycle says around it has room in its 512
@@ -57,9 +58,11 @@ type podState struct {
 	owner    string // key of its controller's group
 	budget   string // key of its budget's group, once known; its owner's, when none covers it
 	ready    bool
-	asked    int    // evictions asked
+	asked    int // evictions asked
+	askedAt  time.Time
 	group    *group // of the eviction in flight, nil none
 	accepted bool
+	evicted  time.Time // when that one was asked for that was accepted: the pod was there then
 	refusal  string
 	stuckAt  time.Time // when its grace period is well over; zero while it is not ending
 }
@@ -89,8 +92,9 @@ type rota struct {
 
 	repliesBy time.Time // how long an empty node waits for replies
 	seen      bool
-	empty     bool   // confirmed
-	left      string // volumes that are still on the empty node
+	asOf      time.Time // all that had happened by then is in what was seen; zero: nobody knows
+	empty     bool      // confirmed
+	left      string    // volumes that are still on the empty node
 	confirmAt backoff
 }
 
@@ -136,10 +140,37 @@ func (st *rota) observe(pods []*corev1.Pod, f Facts, now time.Time) {
 		}
 		next[p.UID] = p
 	}
+	for uid, p := range st.pods {
+		if next[uid] == nil && p.accepted {
+			st.saw(p)
+		}
+	}
 	st.pods, st.seen = next, true
 	if st.remaining() == 0 && !wasEmpty {
 		st.repliesBy = now.Add(lastReplies)
 	}
+}
+
+// saw takes that what was seen shows the end of a pod that this run has evicted. A watch tells what happens in the order of the store,
+// and when it begins anew it never falls behind what it has told: so with that end it shows all that came before, every pod bound to the
+// node by then. How late it shows that is not known, and so the end is dated by what came before it: the eviction, which found the pod
+// there, and the ends of its containers, which the kubelet tells by the clock of this host.
+func (st *rota) saw(p *podState) {
+	at := p.evicted
+	for _, c := range p.pod.Status.ContainerStatuses {
+		if end := c.State.Terminated; end != nil && end.FinishedAt.After(at) {
+			at = end.FinishedAt.Time
+		}
+	}
+	if at.After(st.asOf) {
+		st.asOf = at
+	}
+}
+
+// proven tells that what was seen is as good as if it were asked for now. A clock that was set back proves nothing.
+func (st *rota) proven(now time.Time) bool {
+	age := now.Sub(st.asOf)
+	return age >= 0 && age < proofAge
 }
 
 // learn takes the disruption budgets of the pods, before any of them is asked to go. Pods that none covers need not be asked for one
@@ -258,7 +289,7 @@ func (st *rota) start(now time.Time) []PodPlan {
 		if g.inFlight >= g.limit || now.Before(p.notBefore) || now.Before(g.notBefore) {
 			continue
 		}
-		p.group, p.asked = g, p.asked+1
+		p.group, p.asked, p.askedAt = g, p.asked+1, now
 		g.inFlight++
 		st.inFlight[p.UID] = p
 		begin = append(begin, p.PodPlan)
@@ -286,7 +317,10 @@ func (st *rota) answered(uid string, a answer, now time.Time) {
 		if p.denied() {
 			st.advance(p, now)
 		}
-		p.accepted, p.refusal, p.backoff = true, "", backoff{notBefore: now.Add(settle)}
+		p.accepted, p.evicted, p.refusal, p.backoff = true, p.askedAt, "", backoff{notBefore: now.Add(settle)}
+		if st.pods[uid] == nil {
+			st.saw(p)
+		}
 	case resultGone:
 		p.refused(now, goneSettle)
 	case resultBudget:
@@ -337,7 +371,7 @@ func (st *rota) refusedByBudget(p *podState, a answer, now time.Time) {
 	}
 }
 
-// confirmDue says that the watch shows an empty node, and that it is time to ask the API server whether it is. The watch
+// confirmDue says that the watch shows an empty node, and that it is time to make sure that it is. The watch
 // may be faster than the replies to the evictions: those are waited for, as they are counted, but not for long.
 func (st *rota) confirmDue(now time.Time) bool {
 	return st.seen && st.remaining() == 0 && !now.Before(st.confirmAt.notBefore) && !now.Before(st.hold) &&
@@ -356,7 +390,10 @@ func (st *rota) lastLook(pods []*corev1.Pod, f Facts, now time.Time) {
 	}
 }
 
-// confirmed takes the pods that the API server has named when it was asked, and tells whether none is in the way.
+// looksAgain tells that pods which stay are looked at once more at the end.
+func (st *rota) looksAgain() bool { return st.how.stay && st.policy.Mode == ModeAuto }
+
+// confirmed takes the pods as the API server has them, and tells whether none is in the way.
 func (st *rota) confirmed(pods []*corev1.Pod, err error, now time.Time) bool {
 	st.facts.Now = now
 	st.empty = err == nil && !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return inTheWay(st.planOf(p)) })

@@ -153,6 +153,18 @@ func ofTheDrain() []mutant {
 			old: "		if p.Decision == DecisionEvict && p.Tier == current && p.group == nil {", new: "		if p.Decision == DecisionEvict && p.Tier == current {",
 		},
 		{
+			name: "an empty watch is believed", file: drain, test: "TestRunConfirms",
+			old: "	if st.proven(time.Now()) && !st.looksAgain() {", new: "	if !st.looksAgain() {",
+		},
+		{
+			name: "an eviction of long ago proves that a watch is up to date", file: rota, test: "TestRunConfirms",
+			old: "	return age >= 0 && age < proofAge\n", new: "	return age >= 0 && !st.asOf.IsZero()\n",
+		},
+		{
+			name: "a pod that is gone was evicted", file: rota, test: "TestRunConfirms",
+			old: "		if next[uid] == nil && p.accepted {", new: "		if p.evicted = p.askedAt; next[uid] == nil {",
+		},
+		{
 			name: "evictions go on after a hold or a lost slot", file: draining, test: "TestHazards",
 			old: "	return !vetoed && !stopped", new: "	return (!vetoed && !stopped) || holds || !holds",
 		},
