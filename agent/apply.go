@@ -394,7 +394,11 @@ func (a *Agent) show(o Observation, d Decision) {
 	}
 	a.update(func(w *world) { w.why = d.Why })
 	a.metrics.phase(phase)
-	a.metrics.wanted(o.wish().Source != "")
+	wanted := o.wish().Source != ""
+	a.metrics.wanted(wanted)
+	if phase == Idle && !wanted && o.RecordErr == nil { // nobody asks any more
+		a.metrics.gates(nil)
+	}
 	a.metrics.last(o.History)
 	if o.RecordErr == nil {
 		a.unreadable = ""

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // What reviewers, models and accidents have shown to go wrong.
@@ -672,6 +674,23 @@ func TestAStartWithoutNewsFromTheWatches(t *testing.T) {
 	s.live(time.Minute, func() {})
 	if n, sl, _ := s.state(); n.Unschedulable || n.Record != "" || sl.Holder != "" {
 		t.Errorf("the node is not home: %+v, %+v", n, sl)
+	}
+}
+
+// A gate that is shut when its wish goes is no news of an idle node.
+func TestAGateIsNotShownOnAnIdleNode(t *testing.T) {
+	s := newSim(t)
+	s.live(time.Hour, func() {
+		s.with(func() { s.inhibitor = []string{"backup: tapes"} })
+		s.raise("a")
+		pass(10 * time.Minute)
+		if n, err := testutil.GatherAndCount(s.metrics, "baton_gate_closed"); err != nil || n != 1 {
+			t.Errorf("%d gates while it waits: %v", n, err)
+		}
+		s.raise("")
+	})
+	if n, err := testutil.GatherAndCount(s.metrics, "baton_gate_closed"); err != nil || n != 0 {
+		t.Errorf("%d gates are said to be shut on an idle node: %v", n, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package marshal
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,7 +22,7 @@ type groupReport struct {
 	phases                        map[string]int
 	free, nominated, held, braked int
 	halted, paused                bool
-	oldest                        time.Time     // pending since, of those that wait; zero for none
+	oldest                        time.Time     // pending since, of those that are not to stay as they are; zero for none
 	left                          time.Duration // until all that bid have gone, estimated; negative when it cannot be told
 }
 
@@ -34,7 +35,9 @@ func newReport(s *survey, verdicts []Verdict) *report {
 		g := groupReport{name: q.Name, phases: map[string]int{}, halted: q.halted != "", paused: q.paused != ""}
 		for _, n := range q.members {
 			g.phases[strings.ToLower(cmp.Or(n.Phase, "Idle"))]++
-			if n.Phase == phaseWaiting && !n.Pending.IsZero() && (g.oldest.IsZero() || n.Pending.Before(g.oldest)) {
+			// A drain that cannot end is given up and tried again: what the attempt does just now is no end of the wait.
+			waits := n.Hold == "" && slices.Contains([]string{phaseWaiting, phaseDraining, phaseBackoff}, n.Phase)
+			if waits && !n.Pending.IsZero() && (g.oldest.IsZero() || n.Pending.Before(g.oldest)) {
 				g.oldest = n.Pending
 			}
 		}
@@ -101,7 +104,7 @@ func newCollector(last *atomic.Pointer[report]) *collector {
 		slots:   desc("slots", "Slots of the group by state: free, nominated, held; and hold, which counts those on which the brake lies.", "group", "state"),
 		halted:  desc("halted", "1 while too many nodes of the group have failed.", "group"),
 		paused:  desc("paused", "1 while a person has paused the group.", "group"),
-		oldest:  desc("oldest_waiting_seconds", "Age of the oldest bid of the group, 0 when nobody waits.", "group"),
+		oldest:  desc("oldest_waiting_seconds", "Age of the oldest wish for a reboot in the group that was not served yet, nodes on hold left out; 0 when there is none.", "group"),
 		left:    desc("estimated_seconds_left", "Until all that bid are back, by how long the group's nodes took last time; absent when that cannot be told.", "group"),
 	}
 }

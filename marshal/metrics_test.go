@@ -28,6 +28,8 @@ func TestCollector(t *testing.T) {
 				idle("a", in("workers"), func(n *Node) { n.Took = 2 * time.Minute }),
 				bidder("b", 0, in("workers"), since(time.Hour)),
 				bidder("c", 0, in("workers"), since(2*time.Hour), gateShut),
+				bidder("h", 0, in("workers"), since(9*time.Hour), func(n *Node) { n.Hold = "kept for a test" }),
+				idle("f", in("halted"), inPhase(phaseBackoff, ""), since(3*time.Hour)),
 				bidder("d", 0, in("workers"), since(time.Minute)),
 				idle("e", in("workers"), inPhase(phaseRebooting, "slot-workers-1")),
 				idle("x", in("halted"), inPhase(phaseFailed, "slot-halted-0")),
@@ -51,7 +53,7 @@ func TestCollector(t *testing.T) {
 # HELP baton_group_estimated_seconds_left Until all that bid are back, by how long the group's nodes took last time; absent when that cannot be told.
 # TYPE baton_group_estimated_seconds_left gauge
 baton_group_estimated_seconds_left{group="halted"} 0
-baton_group_estimated_seconds_left{group="workers"} 100
+baton_group_estimated_seconds_left{group="workers"} 140
 # HELP baton_group_halted 1 while too many nodes of the group have failed.
 # TYPE baton_group_halted gauge
 baton_group_halted{group="halted"} 1
@@ -59,14 +61,15 @@ baton_group_halted{group="paused"} 0
 baton_group_halted{group="workers"} 0
 # HELP baton_group_nodes Nodes of the group by phase of their cycle.
 # TYPE baton_group_nodes gauge
+baton_group_nodes{group="halted",phase="backoff"} 1
 baton_group_nodes{group="halted",phase="failed"} 1
 baton_group_nodes{group="paused",phase="waiting"} 1
 baton_group_nodes{group="workers",phase="idle"} 1
 baton_group_nodes{group="workers",phase="rebooting"} 1
-baton_group_nodes{group="workers",phase="waiting"} 3
-# HELP baton_group_oldest_waiting_seconds Age of the oldest bid of the group, 0 when nobody waits.
+baton_group_nodes{group="workers",phase="waiting"} 4
+# HELP baton_group_oldest_waiting_seconds Age of the oldest wish for a reboot in the group that was not served yet, nodes on hold left out; 0 when there is none.
 # TYPE baton_group_oldest_waiting_seconds gauge
-baton_group_oldest_waiting_seconds{group="halted"} 0
+baton_group_oldest_waiting_seconds{group="halted"} 10800
 baton_group_oldest_waiting_seconds{group="paused"} 1
 baton_group_oldest_waiting_seconds{group="workers"} 7200
 # HELP baton_group_paused 1 while a person has paused the group.
@@ -92,6 +95,7 @@ baton_group_slots{group="workers",state="nominated"} 1
 # TYPE baton_group_waiting gauge
 baton_group_waiting{group="",reason="group"} 1
 baton_group_waiting{group="paused",reason="paused"} 1
+baton_group_waiting{group="workers",reason="hold"} 1
 baton_group_waiting{group="workers",reason="slot"} 2
 baton_group_waiting{group="workers",reason="window"} 1
 `
