@@ -803,7 +803,7 @@ func TestDrain(t *testing.T) {
 		t.Run("what a drain asks for "+name, func(t *testing.T) {
 			s := newScene(t)
 			const pods = 5
-			want := []string{"WATCH /api/v1/pods"}
+			var want []string
 			for i := range pods {
 				p := s.pod(fmt.Sprint("p", i), func(p *corev1.Pod) { p.OwnerReferences[0].UID = types.UID(fmt.Sprint("rs-", i)) })
 				want = append(want, "POST /api/v1/namespaces/"+s.ns+"/pods/"+p.Name+"/eviction")
@@ -812,7 +812,7 @@ func TestDrain(t *testing.T) {
 			if inAgent {
 				cfg.Follow = s.watched(t)
 			} else {
-				want = append(want, "WATCH /api/v1/nodes", "GET /apis/policy/v1/namespaces/"+s.ns+"/poddisruptionbudgets")
+				want = append(want, "WATCH /api/v1/pods", "WATCH /api/v1/nodes", "GET /apis/policy/v1/namespaces/"+s.ns+"/poddisruptionbudgets")
 			}
 			d, err := NewDrainer(cfg)
 			if err != nil {
@@ -1160,7 +1160,7 @@ func TestOwnNode(t *testing.T) {
 		"without the right for impersonation itself it asks once, says so, and drains in its own name": {rules: append(plainRules, ownNodeRules()[1:]...), own: 1, pods: 2, says: 1},
 		"nor does it ask again without the rights to list and watch":                                   {rules: append(plainRules, ownNodeRules()[0], ownNodeRules()[2]), own: 1, pods: 2, says: 1},
 	} {
-		t.Run(name, func(t *testing.T) {
+		test := func(t *testing.T, preflight bool) {
 			s := newScene(t)
 			cfg := s.agent(tc.rules...)
 			own, asNode := connect(t, OwnNodeConfig(cfg, s.node))
@@ -1177,6 +1177,11 @@ func TestOwnNode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if preflight {
+				if _, err := d.Look(t.Context(), DrainSettings{}, true); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if _, err := s.drain(d, time.Minute, DrainSettings{}, nil); err != nil { // its first request is a WATCH
 				t.Fatal(err)
 			}
@@ -1186,7 +1191,9 @@ func TestOwnNode(t *testing.T) {
 			if n := strings.Count(log.String(), "the agent's own rights"); n != tc.says || strings.Count(log.String(), "\n") != n {
 				t.Errorf("it says: %s", log.String())
 			}
-		})
+		}
+		t.Run(name, func(t *testing.T) { test(t, false) })
+		t.Run(name+", as it has found out by a preflight", func(t *testing.T) { test(t, true) })
 	}
 	t.Run("the request carries the user name and nothing else", func(t *testing.T) {
 		var got []http.Header

@@ -24,8 +24,9 @@
 //
 // # Not guaranteed
 //
-//   - The state shown by a watch may be old; it is the write that finds out. Which volumes are on the node a drain goes by what the
-//     watch of the Node shows: that is not older than the cordon, but it may be a moment older than the end of the last pod.
+//   - The state shown by a watch may be old; it is the write that finds out. A drain that goes on with the watch of its preflight begins
+//     with what is not older than that, and may learn a moment later of a pod that has come since. Which volumes are on the node it goes
+//     by what the watch of the Node shows: that is not older than the cordon, but may be a moment older than the end of the last pod.
 //   - An eviction whose reply was lost may have been accepted. The watch shows it.
 //   - The scheduler may bind one more pod with what it knew before the cordon. It is drained when the watch shows it
 //     before Run returns, not after.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,6 +83,7 @@ type Drainer struct {
 	log         *slog.Logger
 	volumes     volumes
 	budgeted    budgets
+	kept        atomic.Pointer[stream] // of the last preflight, for the drain that may follow; nil: there is none
 }
 
 // NewDrainer checks cfg and names all its faults.
@@ -131,15 +133,15 @@ type Outlook struct {
 }
 
 // Look reads the pods once and says all that there is to say before a bid. With preflight it also looks for what would hold
-// the drain up; what cannot be asked is no warning.
+// the drain up; what cannot be asked is no warning. Then the watch that it has read them by stays open for a while, for [Drainer.Run].
 func (d *Drainer) Look(ctx context.Context, s DrainSettings, preflight bool) (Outlook, error) {
-	pods, err := d.list(ctx)
+	read, facts := d.list, d.known
+	if preflight {
+		read, facts = d.lookAhead, d.facts // the mode of a drain blocks none, and is worth asking for only when there is to be one
+	}
+	pods, err := read(ctx)
 	if err != nil {
 		return Outlook{}, err
-	}
-	facts := d.known
-	if preflight {
-		facts = d.facts // the mode of a drain blocks none, and is worth asking for only when there is to be one
 	}
 	f, _ := facts(ctx, pods, s) // as in Plan
 	plan := Plan(pods, s.Policy, f)
@@ -154,7 +156,7 @@ func (d *Drainer) Look(ctx context.Context, s DrainSettings, preflight bool) (Ou
 		}
 	}
 	own := func(p *corev1.Pod) bool { return p.Name == d.self }
-	o.Ready = readyPods(slices.DeleteFunc(pods, own))
+	o.Ready = readyPods(slices.DeleteFunc(slices.Clone(pods), own)) // a drain may have the same
 	return o, nil
 }
 
@@ -204,10 +206,9 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 	defer watching.Wait()
 	defer end(nil)
 
-	snapshots := make(chan []*corev1.Pod, 1)
-	watching.Go(func() {
-		end(d.watch(ctx, func(found map[string]*corev1.Pod) { latest(snapshots, found) }))
-	})
+	pods := d.takeOver(ctx)
+	context.AfterFunc(ctx, pods.stop)
+	watching.Go(func() { <-pods.ended; end(pods.err) })
 	vols := awaiting{settings: s, node: d.follow}
 	if vols.node == nil && s.Volumes > 0 {
 		own, err := New(Config{Clientset: d.cluster, Name: d.node, Log: d.log})
@@ -218,7 +219,7 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		watching.Go(func() { _ = own.Watch(ctx, func(View, bool) {}) }) // from now on, so that nothing has to be asked for at the end
 	}
 	err := d.run(ctx, effects{
-		snapshots: snapshots,
+		snapshots: pods.snapshots,
 		facts:     func(ctx context.Context, pods []*corev1.Pod) (Facts, error) { return d.facts(ctx, pods, s) },
 		volumes:   d.bound,
 		budgets:   d.lately,
@@ -236,19 +237,6 @@ func (d *Drainer) Run(ctx context.Context, s DrainSettings, progress func(DrainV
 		return fmt.Errorf("draining node %q: %w", d.node, err)
 	}
 	return nil
-}
-
-// latest puts found into a channel of one place, in place of what nobody has taken yet.
-func latest(ch chan []*corev1.Pod, found map[string]*corev1.Pod) {
-	pods := make([]*corev1.Pod, 0, len(found))
-	for _, p := range found {
-		pods = append(pods, p)
-	}
-	select {
-	case <-ch:
-	default:
-	}
-	ch <- pods // there is room: this is the only sender
 }
 
 // evict asks once. The client's own retries are off: they would sleep, unseen, through what the server wants told.

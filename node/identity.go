@@ -93,9 +93,10 @@ func (d *Drainer) list(ctx context.Context) ([]*corev1.Pod, error) {
 	return read(d.as, func(c kube.Interface) ([]*corev1.Pod, error) { return listPods(ctx, c, d.node) })
 }
 
-// watch calls apply with all of the node's pods, at once and whenever one has changed, until ctx ends, or until it is forbidden in
-// every name from the beginning: that is for its caller to say.
-func (d *Drainer) watch(ctx context.Context, apply func(map[string]*corev1.Pod)) error {
+// watch calls apply with all of the node's pods, at first as a quorum read would show them and then whenever one has changed, until ctx
+// ends, or until it is forbidden in every name from the beginning: that is for its caller to say. trouble is told that something has gone
+// wrong, after which it goes on.
+func (d *Drainer) watch(ctx context.Context, apply func(map[string]*corev1.Pod), trouble func()) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	list := func(ctx context.Context, o metav1.ListOptions) (*corev1.PodList, error) {
@@ -108,7 +109,11 @@ func (d *Drainer) watch(ctx context.Context, apply func(map[string]*corev1.Pod))
 			return c.CoreV1().Pods(metav1.NamespaceAll).Watch(ctx, o)
 		})
 	}
-	_ = kube.Watch(ctx, list, open, kube.Selection{Fields: ownPods(d.node)}, &corev1.Pod{}, apply, func(err error) {
+	_ = kube.Watch(ctx, list, open, kube.Selection{Fields: ownPods(d.node), Quorum: true}, &corev1.Pod{}, apply, func(err error) {
+		if ctx.Err() != nil {
+			return
+		}
+		trouble()
 		if apierrors.IsForbidden(err) && d.as.chosen.Load() == nil {
 			end(fmt.Errorf("reading the pods of node %q: %w", d.node, err))
 			return

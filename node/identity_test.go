@@ -80,6 +80,10 @@ func TestInWhoseName(t *testing.T) {
 		_, err := d.Look(ctx, DrainSettings{}, false)
 		return err
 	}
+	preflights := func(ctx context.Context, d *Drainer) error {
+		_, err := d.Look(ctx, DrainSettings{}, true)
+		return err
+	}
 	drains := func(ctx context.Context, d *Drainer) error { return d.Run(ctx, DrainSettings{}, func(DrainView) {}) }
 	awaits := func(ctx context.Context, d *Drainer) error {
 		ctx, cancel := context.WithCancel(ctx)
@@ -90,7 +94,7 @@ func TestInWhoseName(t *testing.T) {
 		}
 		return err
 	}
-	for name, first := range map[string]func(context.Context, *Drainer) error{"a look": looks, "a drain": drains, "the way home": awaits} {
+	for name, first := range map[string]func(context.Context, *Drainer) error{"a look": looks, "a preflight": preflights, "a drain": drains, "the way home": awaits} {
 		door := newDoorman(t)
 		set := func(t *testing.T) (*Drainer, context.Context) {
 			t.Helper()

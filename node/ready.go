@@ -36,7 +36,7 @@ func (d *Drainer) AwaitReady(ctx context.Context, before []string, missing func(
 		}
 		told, last = true, now
 		missing(now)
-	})
+	}, func() {})
 }
 
 func readyPods(pods []*corev1.Pod) []string {

@@ -36,7 +36,8 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// fewWatches looks at a reboot that nothing disturbs. For the volumes of the node that it drains, an agent goes by the watch that it has.
+// fewWatches looks at a reboot that nothing disturbs. For the volumes of the node that it drains, an agent goes by the watch that it has, and
+// for its pods by that of the preflight.
 func fewWatches(t *testing.T) {
 	s := newSite(t, "few", 1, 1)
 	m := s.hosts[0]
@@ -56,8 +57,13 @@ func fewWatches(t *testing.T) {
 			t.Errorf("%s opens %d watches of its Node and %d of its pods", tc.what, own, pods)
 		}
 	}
-	if len(sent(drains.line, func(r *badline.Request) bool { return strings.HasSuffix(r.Path, "/eviction") }, time.Time{})) == 0 {
-		t.Error("nothing was evicted")
+	evictions := sent(drains.line, func(r *badline.Request) bool { return kindOf(r) == "an eviction" }, time.Time{})
+	if len(evictions) == 0 {
+		t.Fatal("nothing was evicted")
+	}
+	lists := func(r *badline.Request) bool { return !r.Watch && r.Path == "/api/v1/pods" }
+	if n := len(sent(drains.line, lists, evictions[0].At)); n > 0 {
+		t.Errorf("it lists its pods %d times although its watch shows that those it has evicted have ended", n)
 	}
 }
 

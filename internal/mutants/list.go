@@ -11,7 +11,7 @@ const (
 	housekeep, order, canary, election = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go", "marshal/election.go"
 	change, drain, plan, rota, quick   = "node/change.go", "node/drain.go", "node/plan.go", "node/rota.go", "node/quick.go"
 	policy, config                     = "node/policy.go", "config/config.go"
-	identity, client                   = "node/identity.go", "node/client.go"
+	identity, client, stream           = "node/identity.go", "node/client.go", "node/stream.go"
 )
 
 // mutants are the promises, one broken in each.
@@ -151,6 +151,18 @@ func ofTheDrain() []mutant {
 		{
 			name: "an eviction is asked for again while it is on its way", file: rota, test: "TestDrainProperties",
 			old: "		if p.Decision == DecisionEvict && p.Tier == current && p.group == nil {", new: "		if p.Decision == DecisionEvict && p.Tier == current {",
+		},
+		{
+			name: "a preflight goes by the watch of the one before", file: stream, test: "TestKept",
+			old: "	s := d.open(context.WithoutCancel(ctx), true)\n", new: "	s := d.kept.Load()\n	if s == nil {\n		s = d.open(context.WithoutCancel(ctx), true)\n	}\n",
+		},
+		{
+			name: "a watch that no drain takes over stays open", file: stream, test: "TestKept",
+			old: "time.AfterFunc(keptFor, stop)", new: "time.AfterFunc(keptFor, func() {})",
+		},
+		{
+			name: "a preflight may be shown what is in any cache", file: identity, test: "TestPreflightByABrokenWatch",
+			old: "Quorum: true}", new: "Quorum: false}",
 		},
 		{
 			name: "an empty watch is believed", file: drain, test: "TestRunConfirms",
