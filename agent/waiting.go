@@ -206,24 +206,12 @@ func noConfig(o Observation, holds bool, s Slot) Decision {
 	return wait("there is no valid configuration")
 }
 
-// bid keeps the published gates true and takes the slot that is offered.
+// bid takes the slot that is offered, once what the record says of the node's wish and gates is true.
 func bid(o Observation) Decision {
-	n := o.Record.clone()
-	warned := n.setWarnings(o)
-	news := n.setGates(o) || warned
-	if !n.Until.IsZero() {
-		if !o.passed(o.Due.Until) {
-			return wait("a person uncordoned the node: no bid yet", o.Due.Until)
-		}
-		n.Until, news = time.Time{}, true
+	if !o.Record.Until.IsZero() && !o.passed(o.Due.Until) {
+		return wait("a person uncordoned the node: no bid yet", o.Due.Until)
 	}
-	if n.Yield {
-		n.Yield, n.Slot, news = false, "", true
-	}
-	if w := o.wish(); w.Source != "" && w.Fingerprint != n.Sentinel.Fingerprint {
-		n.setWish(w, o.Now)
-		news = true
-	}
+	n, news := published(o)
 	if news {
 		return do(WriteNode{Record: n})
 	}
@@ -239,6 +227,24 @@ func bid(o Observation) Decision {
 		return wait("waits for a slot", o.Gates.Until, o.Window.Next)
 	}
 	return wait(n.Message, o.Gates.Until, o.Window.Next)
+}
+
+// published is the record as it should be while the node waits; it tells whether that is news.
+func published(o Observation) (n *Record, news bool) {
+	n = o.Record.clone()
+	warned := n.setWarnings(o)
+	news = n.setGates(o) || warned
+	if !n.Until.IsZero() {
+		n.Until, news = time.Time{}, true
+	}
+	if n.Yield {
+		n.Yield, n.Slot, news = false, "", true
+	}
+	if w := o.wish(); w.Source != "" && w.Fingerprint != n.Sentinel.Fingerprint {
+		n.setWish(w, o.Now)
+		news = true
+	}
+	return n, news
 }
 
 // setWarnings writes what the preflight has found, when there was none before or is none any more. The first time the bid is
