@@ -220,6 +220,7 @@ func (m *machine) raise() {
 func (m *machine) reboot(ctx context.Context) {
 	up := time.NewTimer(m.times.boot)
 	defer up.Stop()
+	pause(ctx, stopping)
 	m.end(false)
 	m.power(false)
 	dead := time.NewTimer(graceMonitor)

@@ -22,6 +22,8 @@ const (
 	statusEvery = 5 * time.Minute
 	// graceMonitor is how long the controller manager waits for a silent kubelet: --node-monitor-grace-period.
 	graceMonitor = 50 * time.Second
+	// stopping is the time from a reboot that is accepted to the end of the pods: no host stops at once.
+	stopping = 200 * time.Millisecond
 )
 
 func bootID() string {
