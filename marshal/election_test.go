@@ -617,6 +617,14 @@ func TestElectionLock(t *testing.T) {
 		if v, ok := got[""]; !ok || v != "" || got["workers"] != "storm" || len(got) != 2 {
 			t.Errorf("got %v", got)
 		}
+		for group, want := range map[string]string{"workers": "storm", "others": "", "": ""} {
+			if why := Pause(map[string]string{"kubebaton.io/pause.workers": "storm", "other": "x"}, group); why != want {
+				t.Errorf("group %q is paused for %q, want %q", group, why, want)
+			}
+			if Pause(map[string]string{"kubebaton.io/pause": ""}, group) == "" || Pause(map[string]string{"kubebaton.io/pause." + group: ""}, group) == "" {
+				t.Errorf("group %q: a pause without a reason is none", group)
+			}
+		}
 	})
 }
 

@@ -344,6 +344,10 @@ func ofTheSlots() []mutant {
 			old: "		if paused != \"\" {\n			w.gates", new: "		if false {\n			w.gates",
 		},
 		{
+			name: "a pause without a reason is none", file: election, test: "TestElectionLock",
+			old: "			return cmp.Or(why, noReason)", new: "			return cmp.Or(why, \"\")",
+		},
+		{
 			name: "a take goes by what no process before may still take", file: store, test: "TestLateTakeOfAnotherSlot",
 			old: "	for _, sl := range slots {\n		s.own[sl.Name] = true\n	}\n", new: "",
 		},
