@@ -220,7 +220,7 @@ func TestParseNamesEveryFault(t *testing.T) {
 		"a field twice":    {header + "maxFailed: 1\nmaxFailed: 2\n", []string{`must be YAML with each field once: line 4: key "maxFailed" already set in map`}},
 		"the case matters": {header + "maxfailed: 1\n", []string{"maxfailed: unknown field: there are apiVersion, kind, sentinels, gateInterval, pendingTaint, windows, blackouts, maxUnavailable, maxFailed, rebootTimeout, groups, drain, hooks, verify, backoff, deletedGrace, nominationTimeout, maxReboots24h"}},
 		"many at once, each with its path": {header + `
-sentinels: {files: [run/reboot, /run//x, /run/a, /run/a, 7, /]}
+sentinels: {files: [run/reboot, /run//x, /run/a, /run/a, 7, /, /var/run/a, "/run/a\u200b", "/run/b "]}
 gateInterval: 5
 pendingTaint: "yes"
 drain: {timeout: 0s, unmanagedPods: evict, timout: 1m}
@@ -264,6 +264,9 @@ blackouts: [{from: 2026-12-20, to: 2026-12-19}, {from: 20.12.2026, to: soon}]
 			`sentinels.files[1]: "/run//x": must be written as /run/x`,
 			`sentinels.files[3]: "/run/a": must not be named twice: it is sentinels.files[2] too`,
 			`sentinels.files[5]: "/": must be an absolute path of a file on the host, such as /run/reboot-required`,
+			`sentinels.files[6]: "/var/run/a": must not be named twice: it is sentinels.files[2] too`,
+			`sentinels.files[7]: "/run/a\u200b": must have printable characters only, and no space at its end`,
+			`sentinels.files[8]: "/run/b ": must have printable characters only, and no space at its end`,
 			`windows[0].cron: "0 22 * *": must be five cron fields (minute, hour, day of month, month, day of week 0-6) or a descriptor such as @daily: expected exactly 5 fields, found 4: [0 22 * *]`,
 			`windows[0].timeZone: "Mars/Olympus": must be an IANA time zone such as Europe/Berlin or UTC: unknown time zone Mars/Olympus`,
 			`blackouts[0].to: "2026-12-19": must not be before from, 2026-12-20`,

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"time"
+	"unicode"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -126,15 +127,21 @@ func (k *checker) validateFiles(files []string) {
 	seen := map[string]int{}
 	for i, f := range files {
 		at := fmt.Sprintf("sentinels.files[%d]", i)
-		switch first, again := seen[f]; {
-		case !path.IsAbs(f) || f == "/" || strings.ContainsRune(f, 0):
+		file := f
+		if below, ok := strings.CutPrefix(f, "/var/run/"); ok {
+			file = "/run/" + below // which is what the agent reads
+		}
+		switch first, again := seen[file]; {
+		case !path.IsAbs(f) || f == "/":
 			k.add(at, f, "must be an absolute path of a file on the host, such as /run/reboot-required")
+		case strings.TrimSpace(f) != f || strings.ContainsFunc(f, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }):
+			k.add(at, f, "must have printable characters only, and no space at its end")
 		case path.Clean(f) != f:
 			k.add(at, f, "must be written as "+path.Clean(f))
 		case again:
 			k.add(at, f, fmt.Sprintf("must not be named twice: it is sentinels.files[%d] too", first))
 		default:
-			seen[f] = i
+			seen[file] = i
 		}
 	}
 }

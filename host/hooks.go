@@ -118,6 +118,10 @@ func (h *Host) ClearHooks(ctx context.Context) error {
 
 // hooks lists the hooks of a stage. One that is not to be trusted is an answer too: nothing of the stage is run then.
 func (h *Host) hooks(stage string) (names []string, refused *HookResult, err error) {
+	if above := path.Dir(hooksDir); removed(h.under(above)) {
+		return nil, refuse(above, "is not the host's any more: it was removed or replaced since the agent's pod was started",
+			"restart the agent's pod: a mount stays at the directory of before"), nil
+	}
 	if _, err := os.Lstat(h.under(hooksDir)); absent(err) {
 		return nil, nil, nil
 	}
@@ -137,6 +141,16 @@ func (h *Host) hooks(stage string) (names []string, refused *HookResult, err err
 		}
 	}
 	return hooksOf(root, stage)
+}
+
+// removed tells whether a directory has no place in its file system any more, which can be seen only where it is mounted.
+func removed(dir string) bool {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink == 0
 }
 
 // refusedLater looks at all that the later stages would refuse.

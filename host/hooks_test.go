@@ -2,6 +2,8 @@ package host_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -405,6 +407,23 @@ func TestHooksRefused(t *testing.T) {
 		})
 	}
 
+	t.Run("of a directory that was replaced on the host, where the mount shows that of before", func(t *testing.T) {
+		root := t.TempDir()
+		hook(t, root, "pre-drain/10-a")
+		dir := filepath.Join(root, "etc/baton")
+		before, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer before.Close()
+		if err := errors.Join(os.RemoveAll(dir), os.Symlink(fmt.Sprintf("/proc/self/fd/%d", before.Fd()), dir)); err != nil {
+			t.Fatal(err)
+		}
+		o, err := newHost(t, host.Config{Root: root}).RunHooks(t.Context(), host.PreReboot, run1())
+		if err != nil || len(o.Hooks) != 1 || !strings.Contains(o.Hooks[0].Message, "restart the agent's pod") {
+			t.Errorf("outcome %+v, %v", o, err)
+		}
+	})
 	t.Run("of an earlier stage: of no matter", func(t *testing.T) {
 		h, u, _, root := hookHost(t, "post-reboot/10-a")
 		chmod(t, hook(t, root, "pre-drain/10-a"), 0o644)

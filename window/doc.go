@@ -17,7 +17,8 @@
 // The expression has the five standard fields (minute, hour, day of month, month, day of
 // week; Sunday is 0) or is one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly,
 // @annually. As in crontab(5), when both day of month and day of week are restricted, a
-// day that matches either will do.
+// day that matches either will do. A field that begins with a star is not restricted: then a
+// day has to match both.
 //
 // # Daylight saving time
 //

@@ -44,6 +44,14 @@ func parseCron(expr string) (*cron.SpecSchedule, error) {
 	if !ok {
 		return nil, errors.New("must be five cron fields or a descriptor such as @daily")
 	}
+	// The library takes */2 for a restriction. In crontab(5) a day field that begins with a star is none: the other must match, too.
+	if words := strings.Fields(expr); len(words) == 5 {
+		for field, word := range map[*uint64]string{&fields.Dom: words[2], &fields.Dow: words[4]} {
+			if strings.HasPrefix(word, "*") {
+				*field |= star
+			}
+		}
+	}
 	if !everMatches(fields) {
 		return nil, errors.New("never comes: no date matches it")
 	}
@@ -64,7 +72,7 @@ func everMatches(f *cron.SpecSchedule) bool {
 	return false
 }
 
-// dateMatches is crontab(5)'s rule: with both day fields restricted, either will do.
+// dateMatches is crontab(5)'s rule: with both day fields restricted, either will do. One that begins with a star is not restricted.
 func dateMatches(f *cron.SpecSchedule, date time.Time) bool {
 	if f.Month&(1<<uint(date.Month())) == 0 {
 		return false

@@ -103,6 +103,16 @@ func TestSchedule(t *testing.T) {
 				{"2026-04-12T01:45:00+10:30", "2026-04-12T01:55:00+10:30"},
 			},
 		},
+		"a day field that begins with a star restricts the other one: the first Saturday of a month": {
+			Config{Windows: []Window{{"0 2 */100,1-7 * 6", time.Hour, ""}}},
+			"2026-09-01T00:00:00Z",
+			[]opening{{"2026-09-05T02:00:00Z", "2026-09-05T03:00:00Z"}, {"2026-10-03T02:00:00Z", "2026-10-03T03:00:00Z"}},
+		},
+		"and so does one of the week: the 1st and the 15th on a weekend": {
+			Config{Windows: []Window{{"0 2 1,15 * */6", time.Hour, ""}}}, // Sunday and Saturday
+			"2026-09-01T00:00:00Z",
+			[]opening{{"2026-11-01T02:00:00Z", "2026-11-01T03:00:00Z"}, {"2026-11-15T02:00:00Z", "2026-11-15T03:00:00Z"}},
+		},
 		"the leap day comes every four years": {
 			Config{Windows: []Window{{"0 3 29 2 *", time.Hour, ""}}},
 			"2026-01-01T00:00:00Z",

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	_ "time/tzdata" // windows name time zones, and the image holds no zone files.
 
@@ -68,8 +69,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // checkConfig is `baton-agent check-config FILE`.
 func checkConfig(args []string, stdout, stderr io.Writer) int {
-	if len(args) != 1 {
-		fmt.Fprintln(stderr, "usage: baton-agent check-config FILE")
+	if len(args) != 1 || strings.HasPrefix(args[0], "-") {
+		fmt.Fprintln(stderr, "usage: baton-agent check-config FILE\n\nNames all faults of a configuration file; exit code 1 when there is one.")
 		return exitUsage
 	}
 	c, err := config.Load(args[0])
@@ -127,7 +128,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 		"configuration `file`; a changed one is taken up, a broken one is refused and the old one stays in force")
 	fs.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of the Node object of this host (default $NODE_NAME)")
 	fs.StringVar(&o.podName, "pod-name", os.Getenv("POD_NAME"), "`name` of the agent's own pod, for whose readiness it does not wait (default $POD_NAME)")
-	fs.StringVar(&o.namespace, "namespace", "baton-system", "`namespace` of the slot Leases and of Lease marshal")
+	fs.StringVar(&o.namespace, "namespace", "baton-system", "`namespace` of the slot Leases and of Lease marshal; the admission policies of deploy/base know this one only")
 	fs.StringVar(&o.hostRoot, "host-root", "/host", "`directory` beneath which the host's paths are mounted")
 	fs.StringVar(&o.busAddress, "bus-address", "",
 		"D-Bus `address` of the host's system bus (default unix:path=HOST-ROOT/run/dbus/system_bus_socket)")

@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -72,6 +75,7 @@ func TestTheCommandLine(t *testing.T) {
 		{"plan teaches", []string{"plan", "--help"}, exitOK, nil, []string{"kubectl", "dry run", "-kubeconfig"}},
 		{"all faults of plan at once", []string{"plan", "--node-name=", "extra"}, exitUsage, nil, []string{"--node-name", "extra"}},
 		{"a plan without a configuration", []string{"plan", "--node-name=n", "--config", filepath.Join(dir, "none")}, exitFault, nil, []string{"none"}},
+		{"check-config has no flags", []string{"check-config", "--help"}, exitUsage, nil, []string{"usage: baton-agent check-config FILE"}},
 		{"check-config wants one file", []string{"check-config"}, exitUsage, nil, []string{"usage"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,6 +94,35 @@ func TestTheCommandLine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A program that is moved when it is loaded has addresses in its read-only pages that are not in the file.
+func TestPagesOfARelocatedProgramAreKept(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := os.Open(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	head := make([]byte, 64) // of an ELF file of this machine's kind, without segments and sections
+	if _, err := io.ReadFull(own, head); err != nil {
+		t.Fatal(err)
+	}
+	clear(head[32:48])
+	clear(head[56:64])
+	for kind, want := range map[elf.Type]bool{elf.ET_EXEC: false, elf.ET_DYN: true} {
+		binary.NativeEndian.PutUint16(head[16:], uint16(kind))
+		file := filepath.Join(t.TempDir(), "program")
+		if err := os.WriteFile(file, head, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if moves, err := relocated(file); err != nil || moves != want {
+			t.Errorf("%v: moved when it is loaded: %v, %v", kind, moves, err)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"debug/elf"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -40,12 +41,26 @@ func (d *daemon) trim(ctx context.Context) error {
 	}
 }
 
+// relocated tells whether a program is given its addresses when it is loaded (elf(5), ET_DYN: built with -buildmode=pie). They stand in
+// pages that are read-only from then on, and that no file has.
+func relocated(exe string) (bool, error) {
+	f, err := elf.Open(exe)
+	if err != nil {
+		return false, fmt.Errorf("reading the program: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	return f.Type != elf.ET_EXEC, nil
+}
+
 // unmapProgram drops this program's own read-only pages from its memory. They are clean copies of the executable file:
 // what is needed again is mapped again from the page cache (madvise(2), MADV_DONTNEED).
 func unmapProgram() error {
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding the program: %w", err)
+	}
+	if moves, err := relocated(exe); moves || err != nil {
+		return err
 	}
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {

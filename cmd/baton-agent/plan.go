@@ -27,7 +27,9 @@ else it is taken to leave them alone.
   kubectl -n baton-system exec POD -- /baton-agent plan                          in the agent's pod, for its node
   baton-agent plan --node-name NODE --kubeconfig ~/.kube/config --config FILE    anywhere
 
-Exit code 0: a drain may begin. 1: a pod keeps it from beginning, or the plan could not be made.
+It looks at the pods. Windows, pauses and the other gates are in the node's record, and who goes next is the marshal's to say.
+
+Exit code 0: the pods let a drain begin. 1: one of them does not, the node is in no group, or the plan could not be made.
 
 Flags:
 `
@@ -119,6 +121,9 @@ func absent(path string) bool {
 func printPlan(w io.Writer, name string, f wire.Foresight) int {
 	code := exitOK
 	fmt.Fprintf(w, "node %s, group %s\n", name, cmp.Or(f.Group, "none: it waits with reason group"))
+	if f.Group == "" {
+		code = exitFault
+	}
 	if f.Plan.Mode != "" {
 		fmt.Fprintf(w, "mode: %s\n", f.Plan.Mode)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"kubebaton.io/baton/internal/bustest"
+
+	"kubebaton.io/baton/wire"
 )
 
 // TestPlan asks a real API server what a drain would do: with a pod that keeps it from beginning, and without.
@@ -140,6 +143,14 @@ func TestPlan(t *testing.T) {
 }
 
 // In the agent's pod the host is asked, for its own node only.
+func TestPlanOfANodeInNoGroup(t *testing.T) {
+	for group, want := range map[string]int{"": exitFault, "workers": exitOK} {
+		if code := printPlan(io.Discard, "n", wire.Foresight{Group: group}); code != want {
+			t.Errorf("group %q: exit code %d, want %d", group, code, want)
+		}
+	}
+}
+
 func TestPlanAsksItsHost(t *testing.T) {
 	client := kubernetes.NewForConfigOrDie(server.Config)
 	const name = "plan-own"
