@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 )
@@ -230,15 +231,19 @@ func joined(question func(context.Context) ([]string, error)) func(context.Conte
 	}
 }
 
-// gateDelay is the jittered time to the next asking: soon after a gate that could not be asked.
+// unknownLast is the longest time after which a gate that could not be asked is asked again.
+const unknownLast = time.Minute
+
+// gateDelay is the jittered time to the next asking: soon after a gate that could not be asked, and later each time that it still
+// cannot, as all the others are asked with it.
 func (a *Agent) gateDelay(o Observation, g Gates) time.Duration {
+	unknown := func(c Closed) bool { return c.Unknown }
 	d := lastCheckAge
-	unknown := false
-	for _, c := range g.Closed {
-		unknown = unknown || c.Unknown
-	}
-	if o.Settings != nil && !unknown {
+	switch before := o.Gates; {
+	case o.Settings != nil && !slices.ContainsFunc(g.Closed, unknown):
 		d = o.Settings.GateInterval
+	case slices.ContainsFunc(before.Closed, unknown):
+		d = min(max(d, 2*before.Until.Sub(before.At)), unknownLast)
 	}
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // jitter is no secret.
 }

@@ -677,6 +677,22 @@ func TestAStartWithoutNewsFromTheWatches(t *testing.T) {
 	}
 }
 
+// A gate that cannot be asked is asked again soon, then later and later, and not as if it were open.
+func TestAGateThatCannotBeAskedIsAskedLessAndLessOften(t *testing.T) {
+	s := newSim(t)
+	s.mute = errMute
+	var looks [2]int // in the first minute, and in an hour
+	s.live(time.Hour, func() {
+		s.raise("a")
+		pass(time.Minute)
+		s.with(func() { looks[0] = s.looks })
+	})
+	looks[1] = s.looks
+	if looks[0] < 3 || looks[1] < 50 || looks[1] > 80 || s.asked > 0 {
+		t.Errorf("%d looks in the first minute, %d in an hour; the host was asked to reboot %d times", looks[0], looks[1], s.asked)
+	}
+}
+
 // A gate that is shut when its wish goes is no news of an idle node.
 func TestAGateIsNotShownOnAnIdleNode(t *testing.T) {
 	s := newSim(t)
