@@ -243,11 +243,7 @@ func annotated(p *corev1.Pod, _ Policy, f Facts) (verdict, bool) {
 
 // ruled is the word of a rule that does not go into why.
 func ruled(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
-	do := pol.Do
-	if do == DoDelete {
-		do = DoEvict
-	}
-	v := as(p, f, do, ReasonRule, "a rule of the configuration says "+pol.Do)
+	v := as(p, f, deleting(pol.Do), ReasonRule, "a rule of the configuration says "+pol.Do)
 	v.told = true
 	lost := pol.Do == DoEvict && metav1.GetControllerOf(p) == nil // for that there is a word of its own
 	return v, pol.Do != "" && !lost
@@ -271,7 +267,7 @@ func unmanaged(p *corev1.Pod, pol Policy, f Facts) (verdict, bool) {
 		DoBlock: "an eviction would delete it for good", DoWait: "its end is awaited", DoRideThrough: "it comes back with the node",
 		DoEvict: "it is deleted for good, as the setting says",
 	}
-	do := known(cmp.Or(pol.Unmanaged, DoBlock))
+	do := known(deleting(cmp.Or(pol.Unmanaged, DoBlock)))
 	v := as(p, f, do, ReasonUnmanagedPod, "it has no controller")
 	if v.decision == do {
 		v.message += ": " + message[do]
@@ -333,6 +329,14 @@ func controlled(p *corev1.Pod, _ Policy, _ Facts) (verdict, bool) {
 		return verdict{}, false
 	}
 	return verdict{decision: DecisionEvict, reason: ReasonController, message: fmt.Sprintf("%s %s re-creates it elsewhere", owner.Kind, owner.Name)}, true
+}
+
+// deleting is what a setting wants that may say [DoDelete], the word for an eviction that is meant also where it ends the pod for good.
+func deleting(do string) string {
+	if do == DoDelete {
+		return DoEvict
+	}
+	return do
 }
 
 func known(do string) string {

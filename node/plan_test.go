@@ -164,7 +164,7 @@ func unmanagedCases() []planCase {
 		{"an owner that is not its controller does not count", pod("a", ownedBy("ReplicaSet", "web"), func(p *corev1.Pod) { p.OwnerReferences[0].Controller = nil }), Policy{}, Facts{}, block},
 		{"a setting that is not known blocks", pod("a"), Policy{Unmanaged: "ride-thru"}, Facts{}, block},
 		{"under wait its end is awaited", pod("a"), Policy{Unmanaged: DoWait}, Facts{}, plan(DecisionWait, "it has no controller: its end is awaited", ImpactUntilEnd)},
-		{"under evict it is deleted for good", pod("a", asksFor("nvidia.com/gpu")), Policy{Unmanaged: DoEvict}, Facts{}, plan(DecisionEvict, "it has no controller: it is deleted for good, as the setting says", ImpactLost)},
+		{"under delete it is deleted for good", pod("a", asksFor("nvidia.com/gpu")), Policy{Unmanaged: DoDelete}, Facts{}, plan(DecisionEvict, "it has no controller: it is deleted for good, as the setting says", ImpactLost)},
 		{"under ride-through it stays", pod("a"), Policy{Unmanaged: DoRideThrough}, Facts{}, plan(DecisionRideThrough, "it has no controller: it comes back with the node", ImpactDowntime)},
 		{"huge pages ride through", pod("a", asksFor("hugepages-2Mi")), Policy{Unmanaged: DoRideThrough}, Facts{}, plan(DecisionRideThrough, "it has no controller: it comes back with the node", ImpactDowntime)},
 	}
@@ -302,7 +302,7 @@ func does(do string) Rule { return Rule{Policy: Policy{Do: do}} }
 
 func rulesCases() []planCase {
 	gpu := Rule{Namespaces: []string{"ml", "shop"}, Match: func(l map[string]string) bool { return l["train"] == "yes" }, Policy: Policy{Do: DoWait}}
-	scratch := Rule{Policy: Policy{Unmanaged: DoEvict, Annotated: DoEvict, EmptyDir: DoEvict}}
+	scratch := Rule{Policy: Policy{Unmanaged: DoDelete, Annotated: DoEvict, EmptyDir: DoEvict}}
 	const so = "; a rule of the configuration wants it so"
 	training := func(p *corev1.Pod) { p.Labels = map[string]string{"train": "yes"} }
 	moved := PodPlan{Owner: "ReplicaSet/web", Decision: DecisionEvict, Reason: ReasonController, Message: "ReplicaSet web re-creates it elsewhere", Impact: ImpactMoved}
@@ -454,7 +454,7 @@ func severalCases() []planCase {
 		},
 		{
 			"unless that setting says so too", pod("a", spared),
-			Policy{Annotated: DoEvict, Unmanaged: DoEvict},
+			Policy{Annotated: DoEvict, Unmanaged: DoDelete},
 			Facts{},
 			plan("", DecisionEvict, ReasonPodAnnotation, says, ImpactLost),
 		},
@@ -529,13 +529,13 @@ func modeCases() []planCase {
 		}},
 		{
 			"never: what would not come back goes where a rule has it deleted", pod("a", asksFor("nvidia.com/gpu")),
-			Policy{Mode: ModeNever, Rules: []Rule{{Policy: Policy{Unmanaged: DoEvict}}}},
+			Policy{Mode: ModeNever, Rules: []Rule{{Policy: Policy{Unmanaged: DoDelete}}}},
 			Facts{},
 			PodPlan{Decision: DecisionEvict, Reason: ReasonUnmanagedPod, Message: "it has no controller: it is deleted for good, as the setting says; a rule of the configuration wants it so", Impact: ImpactLost},
 		},
 		{
 			"never: what would come back stays there too", pod("a"),
-			Policy{Mode: ModeNever, Rules: []Rule{{Policy: Policy{Unmanaged: DoEvict}}}},
+			Policy{Mode: ModeNever, Rules: []Rule{{Policy: Policy{Unmanaged: DoDelete}}}},
 			Facts{},
 			PodPlan{Decision: DecisionRideThrough, Reason: ReasonMode, Message: "the mode of the drain is never; a rule of the configuration wants it so", Impact: ImpactDowntime},
 		},

@@ -13,7 +13,7 @@ const (
 	DoWait        = "wait"         // its end is awaited, nothing is done to it
 	DoRideThrough = "ride-through" // it stays, and comes back with the node; not for pods that would not
 	DoBlock       = "block"        // the node does not ask for a slot while it is here
-	DoDelete      = "delete"       // of Policy.Do: evict, also where nobody re-creates the pod
+	DoDelete      = "delete"       // of Policy.Do and Policy.Unmanaged: evict, also where nobody re-creates the pod
 )
 
 // Whether pods are moved at all. An unknown word reads as [ModeAlways].
@@ -28,7 +28,7 @@ type Policy struct {
 	Mode string // "": always
 	// Do is what becomes of each pod, before all that follows; [DoEvict] leaves a pod without a controller to that. "": nothing is said.
 	Do           string
-	Unmanaged    string // of pods without a controller, which an eviction ends for good; "": block
+	Unmanaged    string // of pods without a controller, which an eviction ends for good, so that it is called [DoDelete]; "": block
 	LocalVolumes string // of pods that their volumes bind to this node; "": evict
 	EmptyDir     string // of pods that keep data in an emptyDir on disk, which ends with them; "": evict
 	Jobs         string // of pods of Jobs; "": evict

@@ -114,7 +114,7 @@ func TestPreflight(t *testing.T) {
 		}
 	})
 	bare := func(p *corev1.Pod) { p.OwnerReferences = nil }
-	deleted := DrainSettings{Policy: Policy{Unmanaged: DoEvict}}
+	deleted := DrainSettings{Policy: Policy{Unmanaged: DoDelete}}
 	t.Run("each pod without a controller is tried on by itself", func(t *testing.T) {
 		s := newScene(t)
 		s.pod("a", bare)

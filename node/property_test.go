@@ -39,7 +39,7 @@ func (w *drainWorld) rarely(n int) bool { return w.r.IntN(n) == 0 }
 func (w *drainWorld) draw() Policy {
 	words := []string{DoEvict, DoEvict, DoEvict, DoWait, DoRideThrough, DoBlock}
 	p := Policy{
-		Unmanaged: w.pick(words...), LocalVolumes: w.pick(words...), EmptyDir: w.pick(words...), Jobs: w.pick(append(words, DoWait, DoWait)...), Annotated: w.pick(words...),
+		Unmanaged: w.pick(DoDelete, DoDelete, DoDelete, DoWait, DoRideThrough, DoBlock), LocalVolumes: w.pick(words...), EmptyDir: w.pick(words...), Jobs: w.pick(append(words, DoWait, DoWait)...), Annotated: w.pick(words...),
 	}
 	if w.rarely(2) {
 		p.JobsFor, p.MinAge = time.Duration(20+w.r.IntN(100))*time.Second, time.Duration(10+w.r.IntN(20))*time.Second
@@ -143,7 +143,10 @@ func (w *drainWorld) wishes(p *corev1.Pod) (all []string, told bool) {
 	if p.Annotations[AnnotationDoNotDisrupt] == "true" {
 		all = append(all, policy.Annotated)
 	}
-	if owner == nil {
+	switch {
+	case owner == nil && policy.Unmanaged == DoDelete:
+		all = append(all, DoEvict)
+	case owner == nil:
 		all = append(all, policy.Unmanaged)
 	}
 	if w.facts.Bound[string(p.UID)] != "" || w.facts.Unread[string(p.UID)] != "" {

@@ -75,12 +75,8 @@ func drainSettings(d config.Drain) node.DrainSettings {
 
 // podPolicy is a drain without its rules.
 func podPolicy(d config.Drain) node.Policy {
-	unmanaged := d.UnmanagedPods
-	if unmanaged == config.Delete {
-		unmanaged = node.DoEvict
-	}
 	return node.Policy{
-		Mode: d.Mode, Unmanaged: unmanaged, LocalVolumes: d.LocalVolumes, EmptyDir: d.EmptyDir, Jobs: d.Jobs,
+		Mode: d.Mode, Unmanaged: d.UnmanagedPods, LocalVolumes: d.LocalVolumes, EmptyDir: d.EmptyDir, Jobs: d.Jobs,
 		JobsFor: time.Duration(d.JobTimeout), Annotated: d.AnnotatedPods, MinAge: time.Duration(d.MinPodAge),
 	}
 }

@@ -49,7 +49,7 @@ groups:
 	slow.JobsFor, slow.MinAge = 0, 10*time.Minute
 	train.Do = node.DoWait
 	scratch := node.Policy{
-		Mode: node.ModeAuto, Unmanaged: node.DoEvict, LocalVolumes: node.DoEvict, EmptyDir: node.DoBlock, Jobs: node.DoEvict,
+		Mode: node.ModeAuto, Unmanaged: node.DoDelete, LocalVolumes: node.DoEvict, EmptyDir: node.DoBlock, Jobs: node.DoEvict,
 		JobsFor: 5 * time.Minute, Annotated: node.DoWait, MinAge: time.Minute,
 	}
 	want := all

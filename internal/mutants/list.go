@@ -527,7 +527,7 @@ func ofTheNode() []mutant {
 		},
 		{
 			name: "a pod without a controller is evicted unasked", file: plan, test: "TestPlan",
-			old: "known(cmp.Or(pol.Unmanaged, DoBlock))", new: "known(cmp.Or(pol.Unmanaged, DoEvict))",
+			old: "deleting(cmp.Or(pol.Unmanaged, DoBlock))", new: "deleting(cmp.Or(pol.Unmanaged, DoDelete))",
 		},
 		{
 			name: "a rule's settings are those of no pod", file: policy, test: "TestPlan|TestDrainProperties",
