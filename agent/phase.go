@@ -104,7 +104,7 @@ func meanings() map[Reason]string {
 		ReasonUncordoned:       "a person uncordoned the node during the drain",
 		ReasonGroup:            "the node is in no group, or not in the slot's",
 		ReasonClock:            "the clock is more than a minute off the API server's",
-		ReasonConfig:           "there is no valid configuration",
+		ReasonConfig:           "there is no valid configuration; or: the group by whose rules the node was drained is in it no more",
 		ReasonOtherRebooter:    "another tool on the host reboots it too",
 		ReasonRemoval:          "another controller removes the node from the cluster",
 		ReasonInhibitor:        "a program on the host blocks shutdown",
