@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -49,6 +50,45 @@ func TestTheTableIsWhole(t *testing.T) {
 	for _, p := range phases() {
 		if !in[p] || !out[p] {
 			t.Errorf("phase %s: entered %v, left %v", p, in[p], out[p])
+		}
+	}
+}
+
+const operationsDoc = "../docs/operations.md"
+
+// Whoever reads a reason finds in one row, and only in one, what it means and what is to be done.
+func TestEveryReasonHasItsRowInTheTableForOperators(t *testing.T) {
+	text, err := os.ReadFile(operationsDoc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "\n## Why does nothing happen?\n")
+	section, _, closed := strings.Cut(rest, "\n## ")
+	if !ok || !closed {
+		t.Fatalf("%s has no section that tells why nothing happens", operationsDoc)
+	}
+	word := regexp.MustCompile("`([^`]+)`")
+	rows := map[Reason]int{}
+	for line := range strings.Lines(section) {
+		if !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "| \n"), " | ")
+		if len(cells) != 3 || slices.Contains(cells, "") {
+			t.Errorf("not a reason, what it means and what to do: %s", line)
+		}
+		for _, w := range word.FindAllStringSubmatch(cells[0], -1) {
+			rows[Reason(w[1])]++
+		}
+	}
+	for r := range meanings() {
+		if rows[r] != 1 {
+			t.Errorf("reason %q has %d rows", r, rows[r])
+		}
+	}
+	for r := range rows {
+		if !r.Known() {
+			t.Errorf("%q is no reason", r)
 		}
 	}
 }
