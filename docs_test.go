@@ -5,8 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // Every metric that the code names is documented, and no other.
@@ -69,6 +72,61 @@ func TestTheMetricsAreDocumented(t *testing.T) {
 			t.Errorf("docs/metrics.md documents %s, which no code names", name)
 		}
 	}
+}
+
+// Every Event that the code writes is in the table for operators, and no other.
+func TestTheEventsAreDocumented(t *testing.T) {
+	literal := regexp.MustCompile(`"((?:Reboot|Configuration)[A-Z]\w+)"`)
+	phase := regexp.MustCompile(`\sPhase += "(\w+)"`)
+	code := slices.Concat(said(t, "agent/*.go", literal, ""), said(t, "cmd/baton-agent/*.go", literal, ""), said(t, "agent/phase.go", phase, "Reboot"))
+	code = slices.DeleteFunc(code, func(reason string) bool { return reason == "RebootIdle" }) // is told as RebootFinished
+	table := said(t, "docs/operations.md", regexp.MustCompile("(?m)^\\| `((?:Reboot|Configuration)[A-Z]\\w+)` \\|"), "")
+	slices.Sort(code)
+	slices.Sort(table)
+	if diff := cmp.Diff(slices.Compact(code), table); diff != "" {
+		t.Errorf("docs/operations.md does not name the Events as they are (-code +table):\n%s", diff)
+	}
+}
+
+// The values of labels that are words of the code are documented.
+func TestTheValuesOfLabelsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verb := regexp.MustCompile(`metrics\.count\("([^"]+)"`)
+	doing := regexp.MustCompile(`(?:\.failed\(|errors\.WithLabelValues\(|\b(?:readingAPI|readingSentinels|evicting|awaitingPods|runningHooks) += )"([^"]+)"`)
+	verbs, doings := said(t, "lock/*.go", verb, ""), said(t, "agent/*.go", doing, "")
+	if len(verbs) < 10 || len(doings) < 10 {
+		t.Errorf("the code is read no more: verbs %q, doings %q", verbs, doings)
+	}
+	for _, value := range slices.Concat(verbs, doings) {
+		if !strings.Contains(string(text), "`"+value+"`") {
+			t.Errorf("docs/metrics.md does not know %q", value)
+		}
+	}
+}
+
+// said returns what is found in the files of a pattern, tests left out, with a prefix.
+func said(t *testing.T, pattern string, what *regexp.Regexp, prefix string) (all []string) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range what.FindAllStringSubmatch(string(text), -1) {
+			all = append(all, prefix+m[1])
+		}
+	}
+	return all
 }
 
 func orSkip(err error) error {
