@@ -29,7 +29,6 @@ type Config struct {
 	Self       string         // own Node's name
 	Groups     func() []Group // asked in every pass; nil or none while there is no valid configuration
 	Slots      Slots
-	Nodes      Nodes                 // nil reads them by Clientset
 	Registerer prometheus.Registerer // of the rollout's metrics, used while leading; nil for none
 	Log        *slog.Logger          // nil discards
 
@@ -87,9 +86,6 @@ func New(c Config) (*Marshal, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
-	}
-	if c.Nodes == nil {
-		c.Nodes = apiNodes{c.Clientset.CoreV1().Nodes()}
 	}
 	m := &Marshal{cfg: c, born: time.Now()}
 	var err error
@@ -155,7 +151,7 @@ func (m *Marshal) Verdicts() []Verdict {
 func (m *Marshal) lead(ctx context.Context) {
 	c := m.cfg
 	r := &runner{
-		self: c.Self, now: c.Now, groups: c.Groups, slots: c.Slots, nodes: c.Nodes, watched: c.Clientset.CoreV1().Nodes(),
+		self: c.Self, now: c.Now, groups: c.Groups, slots: c.Slots, nodes: c.Clientset.CoreV1().Nodes(),
 		leases: c.Clientset.CoordinationV1().Leases(c.Namespace), log: c.Log,
 		beats: c.Clientset.CoordinationV1().Leases(corev1.NamespaceNodeLease),
 		times: c.times, restored: m.elector.Restored, annotate: m.elector.Annotate,

@@ -21,16 +21,9 @@ import (
 	"kubebaton.io/baton/kube"
 )
 
-// Nodes reads one Node by quorum; ok is false when there is none of that name.
-type Nodes interface {
-	Get(ctx context.Context, name string) (n Node, ok bool, err error)
-}
-
-// apiNodes reads from the API server.
-type apiNodes struct{ client corev1client.NodeInterface }
-
-func (a apiNodes) Get(ctx context.Context, name string) (Node, bool, error) {
-	n, err := a.client.Get(ctx, name, metav1.GetOptions{})
+// getNode reads one Node by quorum; ok is false when there is none of that name.
+func getNode(ctx context.Context, client corev1client.NodeInterface, name string) (out Node, ok bool, err error) {
+	n, err := client.Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return Node{}, false, nil

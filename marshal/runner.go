@@ -49,16 +49,15 @@ type Slots interface {
 
 // runner does the marshal's work while it leads. One runner serves one leadership.
 type runner struct {
-	self    string
-	now     func() time.Time
-	groups  func() []Group
-	slots   Slots
-	nodes   Nodes
-	watched corev1client.NodeInterface
-	leases  coordinationclient.LeaseInterface
-	beats   coordinationclient.LeaseInterface // the kubelets' own
-	log     *slog.Logger
-	times   func() (nomination, grace time.Duration)
+	self   string
+	now    func() time.Time
+	groups func() []Group
+	slots  Slots
+	nodes  corev1client.NodeInterface
+	leases coordinationclient.LeaseInterface
+	beats  coordinationclient.LeaseInterface // the kubelets' own
+	log    *slog.Logger
+	times  func() (nomination, grace time.Duration)
 	// restored is when the API server was seen to have been restored from a backup; zero for never.
 	restored func() time.Time
 	// annotate keeps annotations on the Lease `marshal`.
@@ -115,7 +114,7 @@ func (r *runner) run(ctx context.Context) {
 	defer cancel()
 	var watches sync.WaitGroup
 	defer watches.Wait()
-	watches.Go(func() { watchNodes(ctx, r.watched, r.roster, r.log) })
+	watches.Go(func() { watchNodes(ctx, r.nodes, r.roster, r.log) })
 	watches.Go(func() {
 		if err := r.slots.Watch(ctx, r.setSlots); err != nil && ctx.Err() == nil {
 			r.log.Error("watching slots", "err", err)
@@ -465,7 +464,7 @@ func (r *runner) freeIfGone(ctx context.Context, seen Slot) (bool, error) {
 	if s.Holder != seen.Holder || s.HolderUID != seen.HolderUID {
 		return false, nil
 	}
-	n, ok, err := r.nodes.Get(ctx, s.Holder)
+	n, ok, err := getNode(ctx, r.nodes, s.Holder)
 	if err != nil {
 		return false, err
 	}
