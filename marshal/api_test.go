@@ -361,7 +361,7 @@ func (c counter) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestGhostSlot(t *testing.T) {
 	t.Parallel()
 	const grace = time.Second
-	short := func(c *marshal.Config) { c.DeletedGrace = grace }
+	short := func(c *marshal.Config) { c.Times = func() (_, deleted time.Duration) { return 0, grace } }
 	// ready starts a marshal on node 1 and makes node 0 a holder.
 	ready := func(t *testing.T, name string, wrap func(http.RoundTripper) http.RoundTripper) (*site, lock.Slot) {
 		s := newSite(t, name, 1)
@@ -585,7 +585,9 @@ func TestOrder(t *testing.T) {
 		t.Parallel()
 		s := newSite(t, "untaken", 1)
 		uids := []string{s.register(0, "b0", 9), s.register(1, "b1", 5), s.register(2, "b2", 1)}
-		s.agent(2, nil, func(c *marshal.Config) { c.NominationTimeout = 400 * time.Millisecond }).Stand(true)
+		s.agent(2, nil, func(c *marshal.Config) {
+			c.Times = func() (nomination, _ time.Duration) { return 400 * time.Millisecond, 0 }
+		}).Stand(true)
 		for i, uid := range uids {
 			took := s.within(10*time.Second, "nomination of "+s.node(i), func() bool { return slices.Equal(nominees(s.list()), []string{uid}) })
 			t.Logf("%s nominated after %v", s.node(i), took)

@@ -16,7 +16,7 @@ import (
 	"kubebaton.io/baton/kube"
 )
 
-// Defaults of Config.
+// Defaults of Config.Times.
 const (
 	nominationTimeout = 30 * time.Second
 	deletedGrace      = 30 * time.Second
@@ -32,9 +32,8 @@ type Config struct {
 	Registerer prometheus.Registerer // of the rollout's metrics, used while leading; nil for none
 	Log        *slog.Logger          // nil discards
 
-	NominationTimeout time.Duration // how long a nomination may be taken; 0 means 30 s
-	DeletedGrace      time.Duration // how long a holder's Node must have been gone; 0 means 30 s
-	// Times replaces the two above for one pass each time it is asked; nil, or a 0 of it, leaves them.
+	// Times says, for one pass each time it is asked, how long a nomination may be taken, and how long a holder's Node must have
+	// been gone before its slot is freed. Nil, or a 0 of it, means 30 s.
 	Times func() (nomination, grace time.Duration)
 
 	Now func() time.Time // the API server's time, by which agents judge a nomination; nil is time.Now
@@ -69,17 +68,8 @@ func New(c Config) (*Marshal, error) {
 	if c.Slots == nil {
 		faults = append(faults, errors.New("no slots"))
 	}
-	if c.NominationTimeout < 0 || c.DeletedGrace < 0 {
-		faults = append(faults, errors.New("a negative duration"))
-	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("configuring the marshal: %w", err)
-	}
-	if c.NominationTimeout == 0 {
-		c.NominationTimeout = nominationTimeout
-	}
-	if c.DeletedGrace == 0 {
-		c.DeletedGrace = deletedGrace
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -191,5 +181,5 @@ func (c Config) times() (nomination, grace time.Duration) {
 	if c.Times != nil {
 		nomination, grace = c.Times()
 	}
-	return cmp.Or(nomination, c.NominationTimeout), cmp.Or(grace, c.DeletedGrace)
+	return cmp.Or(nomination, nominationTimeout), cmp.Or(grace, deletedGrace)
 }
