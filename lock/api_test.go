@@ -353,25 +353,11 @@ func (w *world) callToStand(node string) {
 func TestList(t *testing.T) {
 	w := newWorld(t)
 	w.patch(slot0, `{"metadata":{"labels":{"kubebaton.io/group":null}}}`)
-	if _, m := list(t, w); m.Exists {
-		t.Error("a marshal out of nothing")
-	}
-	id := "m"
-	must(w.c.CoordinationV1().Leases(w.ns).Create(t.Context(), &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: MarshalLease, Labels: map[string]string{LabelNode: kube.NodeLabel("a")},
-			Annotations: map[string]string{"kubebaton.io/pause": "freeze"},
-		},
-		Spec: coordinationv1.LeaseSpec{HolderIdentity: &id},
-	}, metav1.CreateOptions{}))(t)
+	w.callToStand("a")
 	must(w.c.CoordinationV1().Leases(w.ns).Create(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "else"}}, metav1.CreateOptions{}))(t)
-	slots, m := list(t, w)
+	slots := must(w.marshal.List(t.Context()))(t)
 	if d := cmp.Diff([]Slot{w.get(slot0)}, slots); d != "" || slots[0].Group != "workers" {
 		t.Error("a slot without its label is still a slot:", d)
-	}
-	want := Marshal{Exists: true, ResourceVersion: m.ResourceVersion, Holder: "m", Heir: kube.NodeLabel("a"), Annotations: map[string]string{"kubebaton.io/pause": "freeze"}}
-	if d := cmp.Diff(want, m); d != "" {
-		t.Error(d)
 	}
 	if err := w.marshal.Create(t.Context(), "workers", 0); err != nil {
 		t.Errorf("creating what is there: %v", err)
@@ -397,8 +383,8 @@ func TestCheck(t *testing.T) {
 		if d := cmp.Diff(w.get(slot0), sl); d != "" {
 			t.Errorf("%s: %s", what, d)
 		}
-		if got := m.Annotations["kubebaton.io/pause"]; got != want || m.Exists != (what != "no marshal yet") || m.Heir == kube.NoNode {
-			t.Errorf("%s: %+v", what, m)
+		if got := m["kubebaton.io/pause"]; got != want {
+			t.Errorf("%s: the Lease says %v", what, m)
 		}
 		if n := l.gets.Load() - before; n != gets {
 			t.Errorf("%s: %d reads by name, want %d", what, n, gets)
@@ -418,15 +404,6 @@ func TestCheck(t *testing.T) {
 	if _, _, err := s.Check(t.Context(), "slot-workers-7"); !apierrors.IsNotFound(err) {
 		t.Errorf("a slot that is not there: %v", err)
 	}
-}
-
-func list(t *testing.T, w *world) ([]Slot, Marshal) {
-	t.Helper()
-	slots, m, err := w.marshal.List(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return slots, m
 }
 
 func TestWatch(t *testing.T) {

@@ -244,7 +244,7 @@ func (p *contender) goDown(ctx context.Context, sl Slot) error {
 // order is a marshal that does whatever comes to its mind.
 func (r *ring) order(ctx context.Context, s *Slots, l *line, rnd *rand.Rand) {
 	for ctx.Err() == nil {
-		slots, _, err := s.List(ctx)
+		slots, err := s.List(ctx)
 		if err != nil {
 			continue
 		}

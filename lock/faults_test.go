@@ -134,7 +134,7 @@ func operations() []operation {
 		return sl == Slot{Name: slot0, ResourceVersion: sl.ResourceVersion, Group: "workers"}
 	}
 	there := func(w *world, name string) bool {
-		slots, _, err := w.marshal.List(w.t.Context())
+		slots, err := w.marshal.List(w.t.Context())
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -241,13 +241,13 @@ func testFault(t *testing.T, op operation, f fault) {
 	if !op.done(w) {
 		t.Fatal("it said that it is done, and is not")
 	}
-	before, _ := list(t, w)
+	before := must(w.marshal.List(t.Context()))(t)
 	for _, status := range l.arrive() {
 		if status != http.StatusConflict && status != http.StatusNotFound {
 			t.Errorf("the late write was answered %d", status)
 		}
 	}
-	after, _ := list(t, w)
+	after := must(w.marshal.List(t.Context()))(t)
 	if d := cmp.Diff(before, after); d != "" {
 		t.Error("the late write took hold:", d)
 	}

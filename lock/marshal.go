@@ -3,47 +3,28 @@ package lock
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"kubebaton.io/baton/kube"
 )
 
-// List reads all the slots, sorted by name, and the election's Lease, by quorum.
-func (s *Slots) List(ctx context.Context) (slots []Slot, m Marshal, err error) {
+// List reads all the slots, sorted by name, by quorum.
+func (s *Slots) List(ctx context.Context) (slots []Slot, err error) {
 	defer func() { s.metrics.count("list", err) }()
 	list, err := s.leases.List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, Marshal{}, fmt.Errorf("listing the slots: %w", err)
+		return nil, fmt.Errorf("listing the slots: %w", err)
 	}
 	for i := range list.Items {
-		l := &list.Items[i]
-		switch {
-		case l.Name == MarshalLease:
-			m = marshalOf(l)
-		case isSlot(l.Name):
+		if l := &list.Items[i]; isSlot(l.Name) {
 			s.remember(l)
 			slots = append(slots, slotOf(l))
 		}
 	}
-	return sorted(slices.Values(slots)), m, nil
-}
-
-func marshalOf(l *coordinationv1.Lease) Marshal {
-	sl := slotOf(l)
-	m := Marshal{
-		Exists: true, ResourceVersion: sl.ResourceVersion, Holder: sl.Holder, Heir: l.Labels[LabelNode], Renewed: sl.Renewed,
-		Annotations: maps.Clone(l.Annotations),
-	}
-	if m.Heir == kube.NoNode {
-		m.Heir = ""
-	}
-	return m
+	return sorted(slices.Values(slots)), nil
 }
 
 // Create makes the empty slot i of a group. One that is there already is left as it is.

@@ -44,16 +44,6 @@ type Claim struct {
 	Instance string // of the agent's process that wrote last
 }
 
-// Marshal is what the election's Lease says.
-type Marshal struct {
-	Exists          bool
-	ResourceVersion string
-	Holder          string            // identity: a node name; "" is none
-	Heir            string            // [kube.NodeLabel] of the node that is to stand for election; "" is none
-	Renewed         time.Time         // by the holder's clock
-	Annotations     map[string]string // the pauses set by people, and what a rollout remembers
-}
-
 // state is a Slot with the facts that only writing needs. Verbs change a state; read and write map it.
 type state struct {
 	Slot

@@ -123,39 +123,39 @@ func (s *Slots) Named(ctx context.Context) (slots []Slot, err error) {
 	return slots, nil
 }
 
-// Check reads a slot and the election's Lease, on which people put the brake, by quorum and as of one moment. What a label does
-// not show is read by its name, the slot last.
-func (s *Slots) Check(ctx context.Context, name string) (sl Slot, m Marshal, err error) {
+// Check reads a slot, and the annotations of the election's Lease, in which people put the brake, by quorum and as of one moment.
+// What a label does not show is read by its name, the slot last.
+func (s *Slots) Check(ctx context.Context, name string) (sl Slot, marshal map[string]string, err error) {
 	defer func() { s.metrics.count("check", err) }()
 	selector := fmt.Sprintf("%s in (%s,%s)", LabelNode, kube.NodeLabel(s.node), kube.NoNode)
 	list, err := s.leases.List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
-		return Slot{}, Marshal{}, fmt.Errorf("listing the slots of this node and Lease %q: %w", MarshalLease, err)
+		return Slot{}, nil, fmt.Errorf("listing the slots of this node and Lease %q: %w", MarshalLease, err)
 	}
-	var slot *coordinationv1.Lease
+	var slot, brake *coordinationv1.Lease
 	for i := range list.Items {
 		switch l := &list.Items[i]; l.Name {
 		case name:
 			slot = l
 		case MarshalLease:
-			m = marshalOf(l)
+			brake = l
 		}
 	}
-	if !m.Exists {
-		switch l, err := s.leases.Get(ctx, MarshalLease, metav1.GetOptions{}); {
-		case err == nil:
-			m = marshalOf(l)
-		case !apierrors.IsNotFound(err):
-			return Slot{}, Marshal{}, fmt.Errorf("getting Lease %q: %w", MarshalLease, err)
+	if brake == nil {
+		switch brake, err = s.leases.Get(ctx, MarshalLease, metav1.GetOptions{}); {
+		case apierrors.IsNotFound(err):
+			brake = &coordinationv1.Lease{}
+		case err != nil:
+			return Slot{}, nil, fmt.Errorf("getting Lease %q: %w", MarshalLease, err)
 		}
 	}
 	if slot == nil {
 		if slot, err = s.get(ctx, name); err != nil {
-			return Slot{}, Marshal{}, err
+			return Slot{}, nil, err
 		}
 	}
 	s.remember(slot)
-	return slotOf(slot), m, nil
+	return slotOf(slot), brake.Annotations, nil
 }
 
 // selector selects the Leases that name this node.

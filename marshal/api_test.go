@@ -118,7 +118,7 @@ func (s *site) slots(node int) *lock.Slots {
 
 func (s *site) list() []lock.Slot {
 	s.t.Helper()
-	list, _, err := s.slots(0).List(s.t.Context())
+	list, err := s.slots(0).List(s.t.Context())
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -165,7 +165,7 @@ func (a *Agent) drainer(plain kube.Interface, slots *lock.Slots) (*node.Drainer,
 
 // holders are the other nodes that hold a slot, of whatever group, and the slots that are offered to others.
 func holders(ctx context.Context, slots *lock.Slots, own string) ([]string, error) {
-	all, _, err := slots.List(ctx)
+	all, err := slots.List(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -75,8 +75,8 @@ func agentSlots(in []lock.Slot) []agent.Slot {
 }
 
 func (s slotSeam) Check(ctx context.Context, name, group string) (agent.Slot, string, error) {
-	sl, m, err := s.s.Check(ctx, name)
-	return agent.Slot(sl), marshal.Pause(m.Annotations, group), outcome(err)
+	sl, annotations, err := s.s.Check(ctx, name)
+	return agent.Slot(sl), marshal.Pause(annotations, group), outcome(err)
 }
 
 func (s slotSeam) Named(ctx context.Context) ([]agent.Slot, error) {
