@@ -106,10 +106,9 @@ type SlotStore interface {
 
 // Sentinel says that the host wants a reboot. The zero value says that it does not.
 type Sentinel struct {
-	Source      string // where it was found, for example a path
-	Reason      string // for people
-	Fingerprint string // equal for equal wishes, also across a reboot
-	Packages    []string
+	Source      string    // where it was found, for example a path
+	Reason      string    // for people
+	Fingerprint string    // equal for equal wishes, also across a reboot
 	Since       time.Time // zero: not known
 }
 

@@ -34,8 +34,6 @@ type Sentinel struct {
 	// Fingerprint is the same for the same demand: sources, packages, and the kernel that would be booted, if the mounted
 	// directories show it. No time is in it, so a sentinel that is made again after the reboot keeps its fingerprint.
 	Fingerprint string
-	// Packages are sorted, each once; nil when the source names none.
-	Packages []string
 	// Since is when the oldest source last changed.
 	Since time.Time
 }
@@ -89,7 +87,7 @@ func (h *Host) Sentinel(ctx context.Context) (Sentinel, error) {
 func combine(demands []demand, kernel string) Sentinel {
 	slices.SortFunc(demands, func(a, b demand) int { return cmp.Compare(a.source, b.source) })
 	var s Sentinel
-	var sources, texts []string
+	var sources, texts, packages []string
 	sum := sha256.New()
 	field := func(kind, value string) { fmt.Fprintf(sum, "%s %d %s\n", kind, len(value), value) }
 	for _, d := range demands {
@@ -97,15 +95,15 @@ func combine(demands []demand, kernel string) Sentinel {
 		if d.text != "" && !slices.Contains(texts, d.text) {
 			texts = append(texts, d.text)
 		}
-		s.Packages = append(s.Packages, d.packages...)
+		packages = append(packages, d.packages...)
 		if s.Since.IsZero() || d.since.Before(s.Since) {
 			s.Since = d.since
 		}
 		field("source", d.source)
 	}
-	slices.Sort(s.Packages)
-	s.Packages = slices.Compact(s.Packages)
-	for _, p := range s.Packages {
+	slices.Sort(packages)
+	packages = slices.Compact(packages)
+	for _, p := range packages {
 		field("package", p)
 	}
 	if kernel != "" {
@@ -113,7 +111,7 @@ func combine(demands []demand, kernel string) Sentinel {
 	}
 	s.Source = strings.Join(sources, ",")
 	s.Fingerprint = hex.EncodeToString(sum.Sum(nil)[:16])
-	s.Reason = reason(s.Source, strings.Join(texts, "; "), s.Packages)
+	s.Reason = reason(s.Source, strings.Join(texts, "; "), packages)
 	return s
 }
 

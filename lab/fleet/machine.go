@@ -336,7 +336,7 @@ func (m *machine) Sentinel(context.Context) (host.Sentinel, error) {
 	}
 	return host.Sentinel{
 		Source: "/run/reboot-required", Reason: "*** System restart required ***: linux-image-6.1.0-32-cloud-amd64",
-		Fingerprint: "6.1.0-32", Packages: []string{"linux-image-6.1.0-32-cloud-amd64"},
+		Fingerprint: "6.1.0-32",
 	}, nil
 }
 
