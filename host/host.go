@@ -92,7 +92,7 @@ func New(c Config) (*Host, error) {
 			fault("sentinel file %q is named twice", f)
 		default:
 			seen[path] = true
-			h.sources = append(h.sources, fileSource{path: path})
+			h.sources = append(h.sources, source(path))
 		}
 	}
 	if len(faults) > 0 {

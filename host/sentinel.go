@@ -38,14 +38,6 @@ type Sentinel struct {
 	Since time.Time
 }
 
-// A source is one thing that can ask for a reboot. More kinds will come: a source says for itself what to watch.
-type source interface {
-	// read returns nil when this source asks for nothing.
-	read(root *os.Root) (*demand, error)
-	// paths are those of the host whose change may change what read returns.
-	paths() []string
-}
-
 type demand struct {
 	source   string
 	text     string // the source's own words, one line, may be ""
@@ -143,15 +135,17 @@ func nextKernel(root *os.Root) string {
 	return ""
 }
 
-// fileSource is a file whose existence asks for a reboot.
-type fileSource struct{ path string }
+// source is a file whose existence asks for a reboot, by its path on the host.
+type source string
 
-func (f fileSource) paths() []string { return []string{f.path, f.packageList()} }
+// paths are those whose change may change what read returns.
+func (s source) paths() []string { return []string{string(s), s.packageList()} }
 
-func (f fileSource) packageList() string { return f.path + ".pkgs" }
+func (s source) packageList() string { return string(s) + ".pkgs" }
 
-func (f fileSource) read(root *os.Root) (*demand, error) {
-	info, err := root.Lstat(inRoot(f.path))
+// read returns nil when the file asks for nothing.
+func (s source) read(root *os.Root) (*demand, error) {
+	info, err := root.Lstat(inRoot(string(s)))
 	if absent(err) {
 		return nil, nil //nolint:nilnil // nil is the documented "asks for nothing"
 	}
@@ -162,8 +156,8 @@ func (f fileSource) read(root *os.Root) (*demand, error) {
 	if info.IsDir() {
 		return nil, nil //nolint:nilnil // as above
 	}
-	d := &demand{source: f.path, since: info.ModTime()}
-	text, err := readRegular(root, f.path, maxContent)
+	d := &demand{source: string(s), since: info.ModTime()}
+	text, err := readRegular(root, string(s), maxContent)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +166,7 @@ func (f fileSource) read(root *os.Root) (*demand, error) {
 			break
 		}
 	}
-	list, err := readRegular(root, f.packageList(), maxPackages)
+	list, err := readRegular(root, s.packageList(), maxPackages)
 	if err != nil {
 		return nil, err
 	}
