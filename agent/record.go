@@ -2,7 +2,6 @@ package agent
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -83,9 +82,6 @@ type Settings struct {
 	rest fields // of a newer agent
 }
 
-// errNewer: the record was written by a newer agent.
-var errNewer = errors.New("written by a newer version of the agent")
-
 // parseRecord reads the annotation. "" is no record: Idle. A record whose meaning is not known is an error: whoever wrote
 // it knew something that this code does not.
 func parseRecord(text string) (*Record, error) {
@@ -97,7 +93,7 @@ func parseRecord(text string) (*Record, error) {
 		return nil, fmt.Errorf("reading the record: %w", err)
 	}
 	if r.Version > RecordVersion {
-		return nil, fmt.Errorf("reading the record: version %d: %w", r.Version, errNewer)
+		return nil, fmt.Errorf("reading the record: version %d: written by a newer version of the agent", r.Version)
 	}
 	known := []Phase{Waiting, Draining, Rebooting, Verifying, Backoff, Failed}
 	if r.Version < 1 || r.Cycle == "" || r.BootID == "" || !slices.Contains(known, r.Phase) {

@@ -19,8 +19,6 @@ var (
 	ErrInhibited = errors.New("blocked by an inhibitor")
 	// ErrInProgress: the host is shutting down already.
 	ErrInProgress = errors.New("a shutdown is in progress already")
-	// ErrLocked: another agent acts on this host.
-	ErrLocked = errors.New("another agent acts on this host")
 )
 
 // Node is this agent's own Node object as far as the cycle looks at it.
@@ -124,7 +122,7 @@ type Host interface {
 	OtherRebooters(ctx context.Context) ([]string, error)
 	// Reboot asks for a reboot. nil: accepted, which is all it says.
 	Reboot(ctx context.Context) error
-	// Lock makes this process the one agent of the host; ErrLocked when there is another.
+	// Lock makes this process the one agent of the host. It fails when there is another.
 	Lock() (release func(), err error)
 }
 

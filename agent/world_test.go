@@ -104,6 +104,7 @@ var (
 	errCut     = errors.New("power cut")
 	errRefused = errors.New("too many requests")
 	errMute    = errors.New("the bus does not answer")
+	errLocked  = errors.New("another agent acts on this host")
 )
 
 func newSim(t *testing.T) *sim {
@@ -790,7 +791,7 @@ func (s simHost) Lock() (func(), error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.locked != nil && s.locked != s.life {
-		return nil, ErrLocked
+		return nil, errLocked
 	}
 	s.locked = s.life
 	return func() {

@@ -13,7 +13,7 @@
 //     directory is made later; without inotify, or when an event was lost, at the next re-read.
 //   - [Host.Shutdown] returns "" only after logind and systemd have both answered, and each said that no shutdown is coming.
 //     On a host that has no logind, systemd's answer alone. A question that failed is an error.
-//   - [Host.Reboot] reads logind's answer. nil means accepted. [ErrInhibited], [ErrInProgress] and [ErrDenied] are systemd's
+//   - [Host.Reboot] reads logind's answer. nil means accepted. [ErrInhibited] and [ErrInProgress] are systemd's
 //     refusals; [ErrUnknown] means that the request may have been heard and its answer is lost; with any other error no
 //     reboot was accepted.
 //   - [Host.RunHooks] has systemd run what nobody but root can have put or changed there, or names the file and refuses. A hook

@@ -15,9 +15,6 @@ var (
 	ErrInhibited = errors.New("an inhibitor blocks the reboot")
 	// ErrInProgress: a shutdown, reboot or sleep is under way already.
 	ErrInProgress = errors.New("a shutdown is in progress already")
-	// ErrDenied: this process may not ask: it is not root on the host (a user namespace), or AppArmor, SELinux or a bus
-	// policy stands between.
-	ErrDenied = errors.New("asking for a reboot is not permitted")
 	// ErrUnknown: the request was sent and its answer is lost; the reboot may come.
 	ErrUnknown = errors.New("the answer to the reboot request is lost")
 )
@@ -92,7 +89,8 @@ func (h *Host) refusal(ctx context.Context, login dbus.BusObject, err error) err
 		if strings.Contains(err.Error(), "inhibitor") || h.blocked(ctx, login) {
 			return fmt.Errorf("%w: %w", ErrInhibited, err)
 		}
-		return fmt.Errorf("%w: %w", ErrDenied, err)
+		// This process is not root on the host (a user namespace), or AppArmor, SELinux or a bus policy stands between.
+		return fmt.Errorf("asking for a reboot is not permitted: %w", err)
 	default:
 		return err
 	}
