@@ -1002,23 +1002,22 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-func TestPlanAndReadyPods(t *testing.T) {
-	t.Run("one list each, of the own pods only", func(t *testing.T) {
+func TestLook(t *testing.T) {
+	t.Run("one list tells what blocks a drain and who is ready, of the own pods only", func(t *testing.T) {
 		s := newScene(t)
 		s.pod("green", func(p *corev1.Pod) { p.OwnerReferences = nil })
 		s.pod("proxy-x", func(p *corev1.Pod) { p.OwnerReferences[0].Kind, p.OwnerReferences[0].Name = kindDaemonSet, "proxy" })
 		s.pod("elsewhere", func(p *corev1.Pod) { p.Spec.NodeName, p.OwnerReferences = "another", nil })
 		d := s.drainer(s.clientset)
 		s.requests.reset()
-		reason, message, err := d.Block(t.Context(), DrainSettings{})
-		if want := s.ns + "/green: it has no controller: an eviction would delete it for good"; err != nil || reason != ReasonUnmanagedPod || message != want {
-			t.Errorf("got %q, %q, %v", reason, message, err)
+		o, err := d.Look(t.Context(), DrainSettings{}, false)
+		if want := s.ns + "/green: it has no controller: an eviction would delete it for good"; err != nil || o.Reason != ReasonUnmanagedPod || o.Message != want {
+			t.Errorf("got %q, %q, %v", o.Reason, o.Message, err)
 		}
-		ready, err := d.ReadyPods(t.Context())
-		if err != nil || len(ready) != 1 || !strings.HasPrefix(ready[0], "daemonset/"+s.ns+"/proxy@") {
-			t.Errorf("got %q, %v", ready, err)
+		if len(o.Ready) != 1 || !strings.HasPrefix(o.Ready[0], "daemonset/"+s.ns+"/proxy@") {
+			t.Errorf("got %q", o.Ready)
 		}
-		if len(s.requests.calls) != 2 {
+		if len(s.requests.calls) != 1 {
 			t.Errorf("requests %v", s.requests.calls)
 		}
 	})
@@ -1029,14 +1028,14 @@ func TestAwaitReady(t *testing.T) {
 		s := newScene(t)
 		p := s.pod("proxy-x", func(p *corev1.Pod) { p.OwnerReferences[0].Kind, p.OwnerReferences[0].Name = kindDaemonSet, "proxy" })
 		d := s.drainer(s.clientset)
-		before, err := d.ReadyPods(t.Context())
+		before, err := d.Look(t.Context(), DrainSettings{}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		var told [][]string
-		err = d.AwaitReady(ctx, before, func(missing []string) {
+		err = d.AwaitReady(ctx, before.Ready, func(missing []string) {
 			told = append(told, missing)
 			if len(told) > 1 {
 				cancel()

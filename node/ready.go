@@ -13,17 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ReadyPods returns one entry for every DaemonSet pod and mirror pod of this node that is Ready now, sorted: who it
-// belongs to, `daemonset/NAMESPACE/NAME` or `mirror/NAMESPACE/NAME`, an `@`, and a hash of its containers' IDs. It is
-// stored before the reboot and given to [MissingReady] after it.
-func (d *Drainer) ReadyPods(ctx context.Context) ([]string, error) {
-	pods, err := d.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return readyPods(pods), nil
-}
-
 // AwaitReady watches this node's pods and calls missing with [MissingReady] of before: at once, and whenever that has
 // changed, until ctx ends, or with the error of the first request if that is forbidden.
 func (d *Drainer) AwaitReady(ctx context.Context, before []string, missing func([]string)) error {
@@ -39,6 +28,9 @@ func (d *Drainer) AwaitReady(ctx context.Context, before []string, missing func(
 	}, func() {})
 }
 
+// readyPods returns one entry for every DaemonSet pod and mirror pod that is Ready, sorted: who it belongs to,
+// `daemonset/NAMESPACE/NAME` or `mirror/NAMESPACE/NAME`, an `@`, and a hash of its containers' IDs. It is stored before the
+// reboot and given to [MissingReady] after it.
 func readyPods(pods []*corev1.Pod) []string {
 	var ready []string
 	for _, p := range pods {
