@@ -342,21 +342,6 @@ func (o *Observer) Wait(ctx context.Context, what string, ok func(map[string]Nod
 	}
 }
 
-// WaitPhase returns when the node is in the phase, or passes through it. A phase that is over when WaitPhase is called does
-// not count: take a Mark before what brings it about, and WaitAfter with InPhase.
-func (o *Observer) WaitPhase(ctx context.Context, node, phase string) (Event, error) {
-	o.mu.Lock()
-	from := len(o.events)
-	for i, e := range slices.Backward(o.events) {
-		if e.Node != nil && e.Node.Name == node {
-			from = i
-			break
-		}
-	}
-	o.mu.Unlock()
-	return o.WaitAfter(ctx, from, fmt.Sprintf("node %q to be in phase %q", node, phase), InPhase(node, phase))
-}
-
 // InPhase matches events of a node that exists and is in the phase.
 func InPhase(node, phase string) func(Event) bool {
 	return func(e Event) bool {
