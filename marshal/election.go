@@ -107,7 +107,7 @@ type ElectionConfig struct {
 	Leases   coordinationclient.LeaseInterface
 	Identity string                    // own Node's name
 	Lead     func(ctx context.Context) // runs while this agent leads, and returns soon after ctx ends
-	Heir     func() string             // name of the node that leads next when nobody says which; nil names nobody
+	Heir     func() string             // name of the node that leads next, "" for nobody; nil names nobody
 	Log      *slog.Logger
 	// LeaseDuration, RenewDeadline and RetryPeriod are leaderelection's, LookInterval is the time between two looks of an
 	// agent that stands with few others. Zero means 15 s, 10 s, 2 s and 1 min.
@@ -134,7 +134,6 @@ type Elector struct {
 // term is one candidacy, with or without leadership.
 type term struct {
 	stop chan struct{} // closed by who wants its end
-	heir *string       // set before stop is closed; nil: ask Config.Heir
 	done chan struct{} // closed after the Lease was released
 	err  error         // set before done is closed
 }
@@ -207,7 +206,7 @@ func (e *Elector) Stand(on bool) {
 	e.standing = on
 	if !on {
 		e.heir, e.free = false, false
-		e.term.end(nil)
+		e.term.end()
 	}
 	e.poke()
 }
@@ -230,14 +229,12 @@ func (e *Elector) Leading() bool {
 }
 
 // Resign stops standing, as Stand(false) does, and returns after the Lease has been released with the name of the heir
-// on it; "" names nobody. An error means that the Lease may still carry our name and has to run out.
-func (e *Elector) Resign(ctx context.Context, heir string) error { return e.resign(ctx, &heir) }
-
-func (e *Elector) resign(ctx context.Context, heir *string) error {
+// on it. An error means that the Lease may still carry our name and has to run out.
+func (e *Elector) Resign(ctx context.Context) error {
 	e.mu.Lock()
 	e.standing, e.heir, e.free = false, false, false
 	t := e.term
-	t.end(heir)
+	t.end()
 	e.poke()
 	e.mu.Unlock()
 	if t == nil {
@@ -251,15 +248,14 @@ func (e *Elector) resign(ctx context.Context, heir *string) error {
 	}
 }
 
-// end asks for the end of a term; the first one names the heir. The caller holds the Elector's lock.
-func (t *term) end(heir *string) {
+// end asks for the end of a term. The caller holds the Elector's lock.
+func (t *term) end() {
 	if t == nil {
 		return
 	}
 	select {
 	case <-t.stop:
 	default:
-		t.heir = heir
 		close(t.stop)
 	}
 }
@@ -517,24 +513,14 @@ func (e *Elector) lead(ctx, lead context.Context, t *term, stopped <-chan struct
 	case <-stopped:
 	case <-finished:
 	}
-	heir := e.heirOf(t)
+	heir := ""
+	if e.cfg.Heir != nil {
+		heir = e.cfg.Heir()
+	}
 	end()
 	<-finished
 	e.cfg.Log.Info("leading no more", "lease", leaseName, "heir", heir)
 	return heir
-}
-
-func (e *Elector) heirOf(t *term) string {
-	e.mu.Lock()
-	heir := t.heir
-	e.mu.Unlock()
-	switch {
-	case heir != nil:
-		return *heir
-	case e.cfg.Heir != nil:
-		return e.cfg.Heir()
-	}
-	return ""
 }
 
 func (e *Elector) setLeading(on bool) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -102,13 +101,10 @@ func (m *Marshal) Inherit() { m.elector.Inherit() }
 // Resign stops taking part and returns after the Lease was released, with an heir named on it if anybody waits: after
 // the own slot was taken and before the own node is cordoned. Stand begins again. It returns nil at once for an agent
 // that does not lead. An error means that the Lease may have to run out, which harms nobody but those who wait.
-func (m *Marshal) Resign(ctx context.Context) error { return m.elector.resign(ctx, nil) }
+func (m *Marshal) Resign(ctx context.Context) error { return m.elector.Resign(ctx) }
 
 // Look reads the Lease `marshal` once.
 func (m *Marshal) Look(ctx context.Context) (State, error) { return m.elector.Look(ctx) }
-
-// Seen is the state that was read last, without a request. An agent that stands looks once a minute, or less often with many others.
-func (m *Marshal) Seen() State { return m.elector.Seen() }
 
 // Leading tells whether this agent is the marshal.
 func (m *Marshal) Leading() bool { return m.elector.Leading() }
@@ -125,16 +121,6 @@ func (m *Marshal) Reconfigured() {
 	if r := m.runner.Load(); r != nil {
 		r.poke()
 	}
-}
-
-// Verdicts says why each waiting node waits, as of the last pass; nil while not leading.
-func (m *Marshal) Verdicts() []Verdict {
-	if r := m.runner.Load(); r != nil {
-		if rep := r.last.Load(); rep != nil {
-			return slices.Clone(rep.verdicts)
-		}
-	}
-	return nil
 }
 
 // lead is one leadership.
