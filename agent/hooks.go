@@ -16,6 +16,9 @@ const (
 	PostReboot = "post-reboot" // the node is Ready on its new boot, and still cordoned
 )
 
+// HookSucceeded is the one result of a hook that lets a cycle go on.
+const HookSucceeded = "success"
+
 // HookRun names a run of the hooks. The zero value is none.
 type HookRun struct {
 	Stage, Cycle string
@@ -154,7 +157,7 @@ const runningHooks = "running hooks"
 func (a *Agent) hooksEnded(run HookRun, out HookOutcome) {
 	for _, h := range out.Hooks {
 		log := a.Log.Info
-		if h.Result != hookSucceeded {
+		if h.Result != HookSucceeded {
 			log = a.Log.Warn
 		}
 		log("a hook has ended", "stage", run.Stage, "hook", h.Name, "attempt", run.Attempt, "result", h.Result, "took", h.Took, "message", h.Message)
@@ -163,12 +166,9 @@ func (a *Agent) hooksEnded(run HookRun, out HookOutcome) {
 	}
 }
 
-// hookSucceeded is the one result that lets a cycle go on.
-const hookSucceeded = "success"
-
 // failed names the hook that failed, if one has, and how.
 func (o HookOutcome) failed(stage string) string {
-	i := slices.IndexFunc(o.Hooks, func(h HookResult) bool { return h.Result != hookSucceeded })
+	i := slices.IndexFunc(o.Hooks, func(h HookResult) bool { return h.Result != HookSucceeded })
 	if i < 0 {
 		return ""
 	}

@@ -171,7 +171,7 @@ type HookSettings struct {
 // HookResult is how one hook ended.
 type HookResult struct {
 	Name    string
-	Result  string // one word; "success" is the only good one
+	Result  string // one word; HookSucceeded is the only good one
 	Message string // the same in a line, with what the hook said
 	Took    time.Duration
 }

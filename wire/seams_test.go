@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"kubebaton.io/baton/agent"
+	"kubebaton.io/baton/host"
 	"kubebaton.io/baton/lock"
 	"kubebaton.io/baton/marshal"
 	"kubebaton.io/baton/node"
@@ -54,6 +55,21 @@ func TestOutcome(t *testing.T) {
 func TestTheMarshalUnderstandsTheRecordsThatTheAgentWrites(t *testing.T) {
 	if agent.RecordVersion != marshal.RecordVersion {
 		t.Errorf("the agent writes version %d, the marshal reads %d", agent.RecordVersion, marshal.RecordVersion)
+	}
+}
+
+// A stage that the host does not know has no hooks there: they would be skipped without a word. A word for success that the agent
+// does not know is a failure.
+func TestTheAgentAndTheHostHaveTheSameWordsForHooks(t *testing.T) {
+	for _, of := range []struct{ agent, host string }{
+		{agent.PreDrain, host.PreDrain},
+		{agent.PreReboot, host.PreReboot},
+		{agent.PostReboot, host.PostReboot},
+		{agent.HookSucceeded, host.HookSucceeded},
+	} {
+		if of.agent != of.host {
+			t.Errorf("the agent says %q, the host %q", of.agent, of.host)
+		}
 	}
 }
 
