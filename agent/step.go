@@ -247,10 +247,11 @@ func proveCalm(o Observation, why string) (Decision, bool) {
 const messageBytes = 512
 
 func bounded(s string) string {
+	const more = "…"
 	if len(s) <= messageBytes {
 		return s
 	}
-	return strings.ToValidUTF8(s[:messageBytes-3], "") + "..."
+	return strings.ToValidUTF8(s[:messageBytes-len(more)], "") + more
 }
 
 // because writes the one reason for which the node does not bid.

@@ -147,7 +147,8 @@ func waiting(verdicts []Verdict) map[string]string {
 		}
 		text := strings.Join(parts, "; ")
 		if len(text) > noteBytes {
-			text = strings.ToValidUTF8(text[:noteBytes-3], "") + "..."
+			const more = "…"
+			text = strings.ToValidUTF8(text[:noteBytes-len(more)], "") + more
 		}
 		out[group] = text
 	}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -220,12 +219,5 @@ func cut(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}
-	s = s[:limit-len(more)]
-	for len(s) > 0 {
-		if r, size := utf8.DecodeLastRuneInString(s); r != utf8.RuneError || size > 1 {
-			break
-		}
-		s = s[:len(s)-1]
-	}
-	return strings.TrimRight(s, " ,;:") + more
+	return strings.TrimRight(strings.ToValidUTF8(s[:limit-len(more)], ""), " ,;:") + more
 }
