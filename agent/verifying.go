@@ -27,11 +27,8 @@ func verifying(o Observation) Decision {
 		return do(WriteNode{Record: n})
 	}
 	s, holds := o.held()
-	if holds && !o.beats(s) {
-		return do(RenewSlot{s, claim(o)})
-	}
-	if len(r.Pods) > 0 && !o.Pods.Running {
-		return do(AwaitPods{slices.Clone(r.Pods)})
+	if d, ok := keepWatch(o, s, holds); ok {
+		return d
 	}
 	if up(o) {
 		switch d, ok := o.postHooks(o.Due.Deadline, renewAt(o, s, holds)); {
@@ -69,6 +66,17 @@ func verifying(o Observation) Decision {
 	}
 	return do(o.finish(e, ReasonHealthy,
 		fmt.Sprintf("rebooted and healthy after %s, boot ID %s, before %s", downtime, o.Boot, r.BootID)))
+}
+
+// keepWatch renews the heartbeat of the slot and has the node's own pods watched; false when neither is due.
+func keepWatch(o Observation, s Slot, holds bool) (Decision, bool) {
+	if holds && !o.beats(s) {
+		return do(RenewSlot{s, claim(o)}), true
+	}
+	if pods := o.Record.Pods; len(pods) > 0 && !o.Pods.Running {
+		return do(AwaitPods{slices.Clone(pods)}), true
+	}
+	return Decision{}, false
 }
 
 // fail is the end of the patience.
@@ -152,11 +160,8 @@ func failed(o Observation) Decision {
 		return do(verify(o, ReasonOtherReboot, "the host was rebooted again"))
 	}
 	s, holds := o.held()
-	if holds && !o.beats(s) {
-		return do(RenewSlot{s, claim(o)})
-	}
-	if len(r.Pods) > 0 && !o.Pods.Running {
-		return do(AwaitPods{slices.Clone(r.Pods)})
+	if d, ok := keepWatch(o, s, holds); ok {
+		return d
 	}
 	if up(o) {
 		if d, ok := o.postHooks(renewAt(o, s, holds)); !ok {

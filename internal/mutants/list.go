@@ -221,8 +221,8 @@ func ofTheEnd() []mutant {
 		},
 		{
 			name: "Failed frees its slot", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
-			old: "	if holds && !o.beats(s) {\n		return do(RenewSlot{s, claim(o)})\n	}\n	if len(r.Pods) > 0 && !o.Pods.Running {\n		return do(AwaitPods{slices.Clone(r.Pods)})\n	}\n	if up(o) {\n		if d, ok := o.postHooks(renewAt",
-			new: "	if holds {\n		return do(FreeSlot{s})\n	}\n	if len(r.Pods) > 0 && !o.Pods.Running {\n		return do(AwaitPods{slices.Clone(r.Pods)})\n	}\n	if up(o) {\n		if d, ok := o.postHooks(renewAt",
+			old: "	if d, ok := keepWatch(o, s, holds); ok {\n		return d\n	}\n	if up(o) {\n		if d, ok := o.postHooks(renewAt",
+			new: "	if holds {\n		return do(FreeSlot{s})\n	}\n	if d, ok := keepWatch(o, s, holds); ok {\n		return d\n	}\n	if up(o) {\n		if d, ok := o.postHooks(renewAt",
 		},
 		{
 			name: "the agent is called done by a person's reboot without a look", file: verifying, test: "TestCycle/a_node_that_does_not_become_ready",
