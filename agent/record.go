@@ -226,13 +226,13 @@ func (e Entry) today(now time.Time) bool {
 	return e.Rebooted && e.At.After(now.Add(-24*time.Hour)) && !e.At.After(now)
 }
 
-// again is how soon after a reboot the same sentinel must come back to be the same wish still: a unit that makes it at
+// sameWish is how soon after a reboot the same sentinel must come back to be the same wish still: a unit that makes it at
 // every boot does so within minutes. Later it may well be the next update of the same package.
-const again = time.Hour
+const sameWish = time.Hour
 
 // served tells whether a proven reboot of a moment ago was for the sentinel with this fingerprint.
 func (h History) served(fingerprint string, now time.Time) bool {
 	return slices.ContainsFunc(h.Cycles, func(e Entry) bool {
-		return e.today(now) && e.At.After(now.Add(-again)) && e.Fingerprint == fingerprint && fingerprint != ""
+		return e.today(now) && e.At.After(now.Add(-sameWish)) && e.Fingerprint == fingerprint && fingerprint != ""
 	})
 }
