@@ -138,11 +138,11 @@ func meanings() map[Reason]string {
 	}
 }
 
-// move is one edge of the cycle.
-type move struct{ From, To Phase }
-
 // Known tells whether r is of the closed set.
 func (r Reason) Known() bool { return meanings()[r] != "" }
+
+// move is one edge of the cycle.
+type move struct{ From, To Phase }
 
 // moves is the whole cycle: every edge, and what may cause it. A transition that is not here is a bug, and is refused
 // before anything is written.

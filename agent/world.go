@@ -219,9 +219,9 @@ func (a *Agent) refresh(ctx context.Context) error {
 		w.stale, w.owed, w.refreshAt = true, nil, time.Time{}
 	}
 	news := w.news
-	again := !w.sentinelAgain.IsZero() && !time.Now().Before(w.sentinelAgain)
+	sentinelsDue := !w.sentinelAgain.IsZero() && !time.Now().Before(w.sentinelAgain)
 	a.mu.Unlock()
-	if again {
+	if sentinelsDue {
 		a.readSentinel(ctx)
 	}
 	if !due {
@@ -237,7 +237,7 @@ func (a *Agent) refresh(ctx context.Context) error {
 	exists := err == nil
 	a.slotsKnown()
 	a.update(func(w *world) {
-		again := w.news != news && !w.agrees(n, exists, slots) // is it the latest?
+		outdated := w.news != news && !w.agrees(n, exists, slots) // perhaps: the watches have brought something else meanwhile
 		w.setNode(n, exists)
 		w.read = asked
 		for name, have := range w.slots {
@@ -246,7 +246,7 @@ func (a *Agent) refresh(ctx context.Context) error {
 		for _, s := range slots {
 			w.setSlot(s)
 		}
-		w.stale = again
+		w.stale = outdated
 	})
 	return nil
 }
@@ -414,7 +414,7 @@ func (w *world) troubles() string {
 type Status struct {
 	Phase   Phase
 	Why     string // what the cycle waits for
-	Trouble string // the last error; "" when the last call worked
+	Trouble string // the errors of what has not worked yet, one after another; "" for none
 	Ready   bool
 	NotYet  []string // why it is not ready
 	Moves   int      // transitions since the start

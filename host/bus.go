@@ -35,7 +35,7 @@ const (
 )
 
 // connect opens a connection of this operation's own, which ends with close or ctx. An operation is rare (gates are asked
-// once a minute or so) and a connection takes a millisecond, so none is kept: nothing can be stale after a restart of the
+// every few minutes) and a connection takes a millisecond, so none is kept: nothing can be stale after a restart of the
 // bus, and a request that fails while connecting was certainly not sent.
 func (h *Host) connect(ctx context.Context) (conn *dbus.Conn, done func(), err error) {
 	conn, end, err := opening(ctx, h, h.dial)

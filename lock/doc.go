@@ -20,8 +20,8 @@
 //     every verb.
 //   - What cannot be read counts against the reader: a Lease with a holder is held, whatever else it says; a nomination
 //     with an unreadable part is over.
-//   - A verb that does not apply is refused with [ErrHeld], [ErrNotHeld], [ErrNotNominated] or [ErrDeleting] before any
-//     request. Every other error wraps the API's. A Conflict means: read again and decide again.
+//   - A verb that does not apply is refused with [ErrHeld], [ErrNotHeld], [ErrNotNominated] or [ErrDeleting] before
+//     its Lease is written. Every other error wraps the API's. A Conflict means: read again and decide again.
 //
 // # Not guaranteed
 //

@@ -13,7 +13,8 @@ const (
 	// AnnotationRequest asks for a reboot without a sentinel on the host; the value is the reason. Written by people,
 	// removed by the agent.
 	AnnotationRequest = "kubebaton.io/request"
-	// AnnotationAcknowledge ends a Failed cycle; the value is the reason. Written by people, removed by the agent.
+	// AnnotationAcknowledge accepts a failed node as it is, ends a backoff now, and lets a sentinel that survived its reboot be tried
+	// again; the value is the reason. Written by people, removed by the agent.
 	AnnotationAcknowledge = "kubebaton.io/acknowledge"
 	// AnnotationEviction, on a pod, says what becomes of it in a drain: evict, wait, ride-through or block. Written by the pod's
 	// owner.
