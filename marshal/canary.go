@@ -11,9 +11,8 @@ import (
 // other nodes by then was installed on it, and booted. Younger wishes are tried anew. All that has to be remembered are two
 // times, a [Trial].
 
-// Trials returns what is to be remembered of each group's canaries. A nomination goes by what the Lease has of it already.
-func Trials(v View) map[string]Trial {
-	s := look(v)
+// trials is what is to be remembered of each group's canaries. A nomination goes by what the Lease has of it already.
+func (s *survey) trials() map[string]Trial {
 	out := map[string]Trial{}
 	for _, q := range s.squads {
 		if t := s.next(q); t != (Trial{}) {
@@ -41,9 +40,8 @@ func (s *survey) next(q *squad) Trial {
 }
 
 // trialsDue is when the next trial is over, or a canary that broke in one counts as failed no more; zero when that depends on nodes.
-func trialsDue(v View) time.Time {
+func (s *survey) trialsDue() time.Time {
 	var next time.Time
-	s := look(v)
 	for _, q := range s.squads {
 		if q.Canaries == 0 || q.trial.Started.IsZero() {
 			continue

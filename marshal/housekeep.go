@@ -32,13 +32,14 @@ type Action struct {
 }
 
 // Housekeep returns what is to be written besides nominations, at most one action a slot.
-func Housekeep(v View) []Action {
-	s := look(v)
+func Housekeep(v View) []Action { return look(v).housekeep() }
+
+func (s *survey) housekeep() []Action {
 	var todo []Action
-	exists := make(map[string]bool, len(v.Slots))
-	for i := range v.Slots {
-		exists[v.Slots[i].Name] = true
-		if a, ok := s.tend(&v.Slots[i]); ok {
+	exists := make(map[string]bool, len(s.Slots))
+	for i := range s.Slots {
+		exists[s.Slots[i].Name] = true
+		if a, ok := s.tend(&s.Slots[i]); ok {
 			todo = append(todo, a)
 		}
 	}

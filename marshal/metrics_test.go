@@ -137,7 +137,7 @@ func TestMemory(t *testing.T) {
 	s := look(v)
 	noms, verdicts := s.decide()
 	rep := newReport(s, verdicts)
-	said := notes(Trials(v), absent(v), verdicts, 0, nil)
+	said := notes(s.trials(), s.absent(), verdicts, 0, nil)
 	due := r.due(v)
 	runtime.ReadMemStats(&to)
 	made := to.TotalAlloc - from.TotalAlloc

@@ -46,9 +46,8 @@ func absentOf(annotations map[string]string) map[string]time.Time {
 
 // absent is what is to be remembered of those that are away: by group, then by cycle, because the same node may be away again in
 // another one.
-func absent(v View) map[string]map[string]time.Time {
-	s := look(v)
-	left := slices.SortedFunc(maps.Keys(v.Away), func(a, b string) int { return v.Away[a].Compare(v.Away[b]) })
+func (s *survey) absent() map[string]map[string]time.Time {
+	left := slices.SortedFunc(maps.Keys(s.Away), func(a, b string) int { return s.Away[a].Compare(s.Away[b]) })
 	out := map[string]map[string]time.Time{}
 	for _, uid := range left {
 		n := s.byUID[uid]
@@ -62,7 +61,7 @@ func absent(v View) map[string]map[string]time.Time {
 		if out[q.Name] == nil {
 			out[q.Name] = map[string]time.Time{}
 		}
-		out[q.Name][n.Cycle] = v.Now.Add(v.Away[uid].Sub(v.Own)).UTC().Truncate(time.Second)
+		out[q.Name][n.Cycle] = s.Now.Add(s.Away[uid].Sub(s.Own)).UTC().Truncate(time.Second)
 	}
 	return out
 }

@@ -426,7 +426,7 @@ func TestCanaries(t *testing.T) {
 			if diff := cmp.Diff(c.want, verdicts(c.view)); diff != "" {
 				t.Error(diff)
 			}
-			if diff := cmp.Diff(c.trial, Trials(c.view)["workers"]); diff != "" {
+			if diff := cmp.Diff(c.trial, look(c.view).trials()["workers"]); diff != "" {
 				t.Error(diff)
 			}
 		})

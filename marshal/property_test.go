@@ -224,8 +224,9 @@ func (c *cluster) marshal(k int, fresh bool) {
 		c.ordered(v, noms)
 	}
 	if fresh || c.chance(80) {
-		c.trials, c.absent = Trials(v), map[string]time.Time{}
-		for _, of := range absent(v) {
+		s := look(v)
+		c.trials, c.absent = s.trials(), map[string]time.Time{}
+		for _, of := range s.absent() {
 			maps.Copy(c.absent, of)
 		}
 	}

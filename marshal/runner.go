@@ -348,7 +348,8 @@ func (r *runner) missed(now time.Time, s *Slot) {
 
 // pass writes what v calls for. It returns false when a write was refused or failed.
 func (r *runner) pass(ctx context.Context, v View) bool {
-	actions := Housekeep(v)
+	s := look(v)
+	actions := s.housekeep()
 	done := make([]bool, len(actions))
 	clean := r.write(ctx, len(actions), func(ctx context.Context, i int) error {
 		err := r.act(ctx, actions[i])
@@ -366,8 +367,8 @@ func (r *runner) pass(ctx context.Context, v View) bool {
 		if v, ok = r.view(); !ok {
 			return clean
 		}
+		s = look(v)
 	}
-	s := look(v)
 	noms, verdicts := s.decide()
 	byName := make(map[string]Slot, len(v.Slots))
 	for _, l := range v.Slots {
@@ -385,7 +386,7 @@ func (r *runner) pass(ctx context.Context, v View) bool {
 	r.mu.Lock()
 	there := r.notes
 	r.mu.Unlock()
-	r.annotate(notes(Trials(v), absent(v), verdicts, s.standing(), there))
+	r.annotate(notes(s.trials(), s.absent(), verdicts, s.standing(), there))
 	return clean
 }
 
@@ -502,11 +503,11 @@ func (r *runner) due(v View) time.Time {
 		at(t)
 	}
 	at(v.Unsure)
-	theirs(trialsDue(v))
+	s := look(v)
+	theirs(s.trialsDue())
 	for _, t := range r.memory.gone {
 		at(t.Add(v.DeletedGrace))
 	}
-	s := look(v)
 	for uid, since := range v.Away {
 		n := s.byUID[uid]
 		if n == nil {

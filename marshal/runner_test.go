@@ -51,7 +51,7 @@ func TestAwayAcrossMarshals(t *testing.T) {
 			v.Nodes = append(v.Nodes, n)
 			v.Away[n.UID] = v.Own.Add(-time.Duration(i) * time.Minute)
 		}
-		got := absent(v)["workers"]
+		got := look(v).absent()["workers"]
 		want := map[string]time.Time{}
 		for i := noteAway; i < 2*noteAway; i++ {
 			want[fmt.Sprint("c", i)] = zero.Add(-time.Duration(i) * time.Minute)
