@@ -83,9 +83,14 @@ type runner struct {
 type memory struct {
 	looked bool                 // once at least
 	away   map[string]time.Time // Node UID: seen away since
-	gone   map[string]time.Time // slot and holder: the holder's Node not seen since
+	gone   map[tenure]time.Time // the holder's Node not seen since
 	misses map[string]miss      // Node UID
 }
+
+// tenure is one slot in the hands of one Node.
+type tenure struct{ slot, holder, uid string }
+
+func (s *Slot) tenure() tenure { return tenure{s.Name, s.Holder, s.HolderUID} }
 
 // miss is about one bid: a later one of the same node begins anew.
 type miss struct {
@@ -105,7 +110,7 @@ func (r *runner) poke() {
 func (r *runner) prepare() {
 	r.events = make(chan struct{}, 1)
 	r.roster = &roster{changed: r.poke}
-	r.memory = memory{away: map[string]time.Time{}, gone: map[string]time.Time{}, misses: map[string]miss{}}
+	r.memory = memory{away: map[string]time.Time{}, gone: map[tenure]time.Time{}, misses: map[string]miss{}}
 }
 
 // run watches and works until ctx ends.
@@ -291,10 +296,9 @@ func (r *runner) observe(v *View, before []Slot) {
 	maps.DeleteFunc(m.away, func(uid string, _ time.Time) bool { return uids[uid] == nil })
 	maps.DeleteFunc(m.misses, func(uid string, s miss) bool { return uids[uid] == nil || !uids[uid].bid(s.cycle, s.attempt) })
 	r.declined(v, before, uids)
-	missing := map[string]time.Time{}
+	missing := map[tenure]time.Time{}
 	for _, s := range Gone(*v) {
-		key := s.Name + "/" + s.Holder + "/" + s.HolderUID
-		missing[key] = cmp.Or(m.gone[key], v.Own)
+		missing[s.tenure()] = cmp.Or(m.gone[s.tenure()], v.Own)
 	}
 	m.gone = missing
 	v.Away = maps.Clone(m.away)
@@ -438,7 +442,7 @@ func (r *runner) write(ctx context.Context, n int, one func(ctx context.Context,
 func (r *runner) freeGone(ctx context.Context, v View) bool {
 	var ripe []Slot
 	for _, s := range Gone(v) {
-		since, ok := r.memory.gone[s.Name+"/"+s.Holder+"/"+s.HolderUID]
+		since, ok := r.memory.gone[s.tenure()]
 		if ok && v.Own.Sub(since) >= v.DeletedGrace {
 			ripe = append(ripe, s)
 		}
@@ -448,7 +452,7 @@ func (r *runner) freeGone(ctx context.Context, v View) bool {
 		freed, err := r.freeIfGone(ctx, ripe[i])
 		if err == nil && !freed { // our view was wrong: observe anew
 			mu.Lock()
-			r.memory.gone[ripe[i].Name+"/"+ripe[i].Holder+"/"+ripe[i].HolderUID] = v.Own
+			r.memory.gone[ripe[i].tenure()] = v.Own
 			mu.Unlock()
 		}
 		return err
