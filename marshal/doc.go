@@ -2,7 +2,9 @@
 // `marshal`, is at work, and only while some node waits for something.
 //
 // It is made of three parts. [Elector] decides who is at work. The runner watches Nodes and slots, and writes. What it
-// writes is decided by pure functions over a [View]: [Nominate], [Housekeep], [Gone] and heir.
+// writes is decided by pure functions over a [View], which is put in order first: what becomes of the slots ([Housekeep]), which of
+// them are to be freed ([Gone]), who is invited and why the others wait, what is to be remembered of canaries and of those that are
+// away, and who leads next.
 //
 // The marshal orders, it does not permit: a nomination is an invitation to take one slot, by compare-and-swap, for one
 // bid, until a stated time. The permission to take a node down is the slot, and it is the agent that takes it.
