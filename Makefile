@@ -57,9 +57,9 @@ lab-down: ## everything off, nothing left
 lab-test: ## the lab's own tests with real nodes: kills, power cuts, nothing left behind (root)
 	go test -C lab -count=1 -tags nodes ./cluster
 
+# k8s.io's generated code is most of the program and is not hot: without inlining it is 2 MB smaller.
 build: ## the agent for ARCH, static and reproducible, in dist/
-	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -buildvcs=false -gcflags='k8s.io/...=-l' -ldflags "-s -w -X main.version=$(VERSION)" \
-		-o dist/$(ARCH)/baton-agent ./cmd/baton-agent
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -buildvcs=false -gcflags='k8s.io/...=-l' -ldflags "-s -w -X main.version=$(VERSION)" -o dist/$(ARCH)/baton-agent ./cmd/baton-agent
 
 image: build ## dist/image.tar, a docker-archive, without an engine; ARCH=arm64 for the other architecture
 	@$(LAB) image --arch $(ARCH) --name $(IMAGE) --binary $(CURDIR)/dist/$(ARCH)/baton-agent --out $(CURDIR)/dist/image.tar
