@@ -12,9 +12,8 @@ import (
 
 // report is the rollout at the end of a pass, counted.
 type report struct {
-	groups   []groupReport
-	waiting  map[[2]string]int // group and reason
-	verdicts []Verdict
+	groups  []groupReport
+	waiting map[[2]string]int // group and reason
 }
 
 type groupReport struct {
@@ -27,7 +26,7 @@ type groupReport struct {
 }
 
 func newReport(s *survey, verdicts []Verdict) *report {
-	rep := &report{waiting: map[[2]string]int{}, verdicts: verdicts}
+	rep := &report{waiting: map[[2]string]int{}}
 	for _, v := range verdicts {
 		rep.waiting[[2]string{v.Group, cmp.Or(v.Reason, reasonSlot)}]++
 	}

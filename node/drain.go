@@ -128,7 +128,7 @@ func (d *Drainer) Plan(ctx context.Context, s DrainSettings) (DrainPlan, error) 
 // Outlook is what a drain would meet if it began now.
 type Outlook struct {
 	Reason, Message string    // why the node may not be drained; "" when it may
-	Ready           []string  // as of ReadyPods, without the agent's own pod
+	Ready           []string  // as of readyPods, without the agent's own pod
 	Warnings        []Warning // asked for with a preflight
 }
 
@@ -163,16 +163,6 @@ func (d *Drainer) Look(ctx context.Context, s DrainSettings, preflight bool) (Ou
 // kured tells the pod of the best known other rebooter: its DaemonSet carries one of these labels in all its installers.
 func kured(p *corev1.Pod) bool {
 	return p.Labels["name"] == "kured" || p.Labels["app.kubernetes.io/name"] == "kured"
-}
-
-// Block says why the node may not be drained now: the gate before a bid. An empty reason means that it may.
-func (d *Drainer) Block(ctx context.Context, s DrainSettings) (reason, message string, err error) {
-	plan, err := d.Plan(ctx, s)
-	if err != nil {
-		return "", "", err
-	}
-	reason, message = blocked(plan.Pods)
-	return reason, message, nil
 }
 
 func blocked(plans []PodPlan) (reason, message string) {
