@@ -61,6 +61,22 @@ func Tune(cfg *rest.Config, userAgent string) error {
 	return nil
 }
 
+// Shared returns a copy of cfg with a connection of its own, which all clients share that are made of it, or of its copies for another
+// user. A client certificate is part of a connection: cfg that has one, or may come to one, is returned as it is.
+func Shared(cfg *rest.Config) (*rest.Config, error) {
+	out := rest.CopyConfig(cfg)
+	t := cfg.TLSClientConfig
+	if t.CertFile != "" || len(t.CertData) > 0 || cfg.ExecProvider != nil || cfg.AuthProvider != nil || cfg.Transport != nil {
+		return out, nil
+	}
+	conn, err := rest.TransportFor(rest.AnonymousClientConfig(cfg))
+	if err != nil {
+		return nil, fmt.Errorf("configuring the connection to the API server: %w", err)
+	}
+	out.Transport, out.TLSClientConfig, out.Dial = conn, rest.TLSClientConfig{}, nil
+	return out, nil
+}
+
 // Interface is the part of the API that Baton uses. kubernetes.Interface has it too; but whoever links that links every
 // method of every API group, which is a fifth of the program.
 type Interface interface {

@@ -2,15 +2,18 @@ package kube
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +58,49 @@ func TestClock(t *testing.T) {
 				t.Errorf("skew %s, want %s", clock.Skew(), -off)
 			}
 		})
+	}
+}
+
+// An agent that speaks for its node, too, has one connection to the API server.
+func TestSharedClientsHaveOneConnection(t *testing.T) {
+	var connections atomic.Int32
+	var users sync.Map
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		users.Store(r.Header.Get("Authorization")+" as "+r.Header.Get("Impersonate-User"), r.Proto)
+	}))
+	server.EnableHTTP2 = true
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.StartTLS()
+	defer server.Close()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	cfg := &rest.Config{Host: server.URL, BearerToken: "secret", TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
+	if err := Tune(cfg, "test"); err != nil {
+		t.Fatal(err)
+	}
+	shared, err := Shared(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := rest.CopyConfig(shared)
+	node.Impersonate.UserName = "system:node:n1"
+	for _, c := range []*rest.Config{shared, node, shared} {
+		client, err := Client(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = client.CoreV1().RESTClient().Get().AbsPath("/x").Do(t.Context()).Error()
+	}
+	for _, user := range []string{"Bearer secret as ", "Bearer secret as system:node:n1"} {
+		if proto, ok := users.Load(user); !ok || proto != "HTTP/2.0" {
+			t.Errorf("%q came by %v", user, proto)
+		}
+	}
+	if n := connections.Load(); n != 1 {
+		t.Errorf("%d connections", n)
 	}
 }
 

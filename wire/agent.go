@@ -50,7 +50,11 @@ func New(c Config) (*Agent, error) {
 		return nil, errors.New("wire: Config.API and Config.Host are required")
 	}
 	a := &Agent{Config: c}
-	a.API = rest.CopyConfig(c.API)
+	api, err := kube.Shared(c.API)
+	if err != nil {
+		return nil, err
+	}
+	a.API = api
 	clock := &kube.Clock{}
 	clock.Observe(a.API)
 	serverNow := func() time.Time { return time.Now().Add(-clock.Skew()) }
