@@ -17,7 +17,7 @@ const (
 
 // mutants are the promises, one broken in each.
 func mutants() []mutant {
-	return slices.Concat(ofTheWay(), ofTheWorld(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheMarshal(), ofTheNode(), ofTheBudgets())
+	return slices.Concat(ofTheWay(), ofTheWorld(), ofTheDrain(), ofTheHooks(), ofTheEnd(), ofTheLoop(), ofTheView(), ofTheSlots(), ofTheOrder(), ofTheMarshal(), ofTheNode(), ofTheBudgets(), ofTheSurroundings())
 }
 
 func ofTheWay() []mutant {
@@ -570,6 +570,36 @@ func ofTheBudgets() []mutant {
 		{
 			name: "a budget is asked five times a second", file: rota, test: "TestPeer5",
 			old: "	b.notBefore = now.Add(wait + rand.N(wait/5+1))", new: "	b.notBefore = now.Add(200*time.Millisecond + 0*rand.N(wait/5+1))",
+		},
+	}
+}
+
+// ofTheSurroundings are about the host, the calendar, and what people are told.
+func ofTheSurroundings() []mutant {
+	return []mutant{
+		{
+			name: "hooks of a directory that was replaced are skipped", file: "host/hooks.go", test: "TestHooksRefused",
+			old: "removed(h.under(above)) {", new: "false && removed(h.under(above)) {",
+		},
+		{
+			name: "a day field that begins with a star leaves it to the other one", file: "window/recurrence.go", test: "TestSchedule",
+			old: "				*field |= star", new: "				*field |= 0",
+		},
+		{
+			name: "a shut gate is shown on an idle node", file: apply, test: "TestAGateIsNotShown",
+			old: "		a.metrics.gates(nil)\n", new: "",
+		},
+		{
+			name: "a node that is drained in vain does not wait", file: "marshal/metrics.go", test: "TestCollector",
+			old: "[]string{phaseWaiting, phaseDraining, phaseBackoff}", new: "[]string{phaseWaiting}",
+		},
+		{
+			name: "a gate that cannot be asked is asked as often for ever", file: apply, test: "TestAGateThatCannotBeAsked",
+			old: "		d = min(max(d, 2*before.Until.Sub(before.At)), unknownLast)", new: "		d = min(d, unknownLast)",
+		},
+		{
+			name: "each identity has a connection", file: "kube/client.go", test: "TestSharedClients",
+			old: "	out.Transport, out.TLSClientConfig, out.Dial = conn, rest.TLSClientConfig{}, nil", new: "	_ = conn",
 		},
 	}
 }
