@@ -58,7 +58,7 @@ func (a *Agent) lastCheck(ctx context.Context, e Reboot) (o Observation, passed 
 	a.update(func(w *world) { w.boot = boot })
 	a.askGates(ctx, a.observe())
 	a.askHost(ctx)
-	s, paused, err := a.Slots.Check(ctx, e.Slot, a.observe().Group)
+	s, paused, err := a.Slots.Check(ctx, e.Slot)
 	if err != nil {
 		return o, false, fmt.Errorf("reading slot %s and the brake: %w", e.Slot, err)
 	}

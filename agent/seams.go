@@ -89,8 +89,8 @@ type Claim struct {
 // SlotStore is the API server's side of the slots. All writes are compare-and-swap on s.ResourceVersion.
 type SlotStore interface {
 	Get(ctx context.Context, name string) (Slot, error)
-	// Check reads a slot and why people paused the group, "" when they did not, as of one moment by a quorum read.
-	Check(ctx context.Context, name, group string) (s Slot, paused string, err error)
+	// Check reads a slot and why people paused its group, "" when they did not, as of one moment by a quorum read.
+	Check(ctx context.Context, name string) (s Slot, paused string, err error)
 	// Named returns the slots that name this node as nominee or as holder, under whatever UID, by a quorum read.
 	Named(ctx context.Context) ([]Slot, error)
 	Take(ctx context.Context, s Slot, uid string, c Claim) (Slot, error)

@@ -965,7 +965,7 @@ func (s *sim) pauseRead() string {
 	return s.paused
 }
 
-func (s simSlots) Check(ctx context.Context, name, _ string) (Slot, string, error) {
+func (s simSlots) Check(ctx context.Context, name string) (Slot, string, error) {
 	sl, err := s.Get(ctx, name)
 	s.mu.Lock()
 	defer s.mu.Unlock()

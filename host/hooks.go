@@ -102,7 +102,7 @@ func (h *Host) RunHooks(ctx context.Context, stage string, s HookSettings) (Hook
 // ClearHooks stops every hook that runs, and makes systemd forget those that have ended. It asks nobody on a host that has
 // no hooks.
 func (h *Host) ClearHooks(ctx context.Context) error {
-	if _, err := os.Lstat(h.under(hooksDir)); absent(err) {
+	if _, err := os.Lstat(h.under(hooksDir)); absent(err) && !removed(h.under(path.Dir(hooksDir))) {
 		return nil
 	}
 	u, done, err := h.units(ctx)

@@ -73,7 +73,11 @@ func Shared(cfg *rest.Config) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuring the connection to the API server: %w", err)
 	}
-	out.Transport, out.TLSClientConfig, out.Dial = conn, rest.TLSClientConfig{}, nil
+	server, _, err := rest.DefaultServerUrlFor(cfg) // for a host without a scheme it goes by the settings of TLS
+	if err != nil {
+		return nil, fmt.Errorf("configuring the connection to the API server: %w", err)
+	}
+	out.Host, out.Transport, out.TLSClientConfig, out.Dial = server.String(), conn, rest.TLSClientConfig{}, nil
 	return out, nil
 }
 

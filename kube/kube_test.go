@@ -85,6 +85,11 @@ func TestSharedClientsHaveOneConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bare := rest.CopyConfig(cfg)
+	bare.Host = server.Listener.Addr().String()
+	if s, err := Shared(bare); err != nil || s.Host != "https://"+bare.Host {
+		t.Errorf("a server without a scheme becomes %q, %v", s.Host, err)
+	}
 	node := rest.CopyConfig(shared)
 	node.Impersonate.UserName = "system:node:n1"
 	for _, c := range []*rest.Config{shared, node, shared} {

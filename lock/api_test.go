@@ -391,10 +391,10 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	label := func(v string) string { return `{"metadata":{"labels":{"kubebaton.io/node":` + v + `}}}` }
-	check("no marshal yet", "", 1)
+	check("no marshal yet", "", 2)
 	w.callToStand("b")
 	w.patch(MarshalLease, `{"metadata":{"annotations":{"kubebaton.io/pause":"freeze"}}}`)
-	check("another node is the heir", "freeze", 1)
+	check("another node is the heir", "freeze", 2)
 	w.patch(MarshalLease, label(`"`+kube.NoNode+`"`))
 	check("nobody is", "freeze", 0)
 	w.patch(slot0, label("null"))

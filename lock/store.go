@@ -148,6 +148,7 @@ func (s *Slots) Check(ctx context.Context, name string) (sl Slot, marshal map[st
 		case err != nil:
 			return Slot{}, nil, fmt.Errorf("getting Lease %q: %w", MarshalLease, err)
 		}
+		slot = nil // it is to be no older than the brake
 	}
 	if slot == nil {
 		if slot, err = s.get(ctx, name); err != nil {

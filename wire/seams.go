@@ -74,9 +74,9 @@ func agentSlots(in []lock.Slot) []agent.Slot {
 	return out
 }
 
-func (s slotSeam) Check(ctx context.Context, name, group string) (agent.Slot, string, error) {
+func (s slotSeam) Check(ctx context.Context, name string) (agent.Slot, string, error) {
 	sl, annotations, err := s.s.Check(ctx, name)
-	return agent.Slot(sl), marshal.Pause(annotations, group), outcome(err)
+	return agent.Slot(sl), marshal.Pause(annotations, sl.Group), outcome(err)
 }
 
 func (s slotSeam) Named(ctx context.Context) ([]agent.Slot, error) {

@@ -599,7 +599,7 @@ func ofTheSurroundings() []mutant {
 		},
 		{
 			name: "each identity has a connection", file: "kube/client.go", test: "TestSharedClients",
-			old: "	out.Transport, out.TLSClientConfig, out.Dial = conn, rest.TLSClientConfig{}, nil", new: "	_ = conn",
+			old: "	out.Host, out.Transport, out.TLSClientConfig, out.Dial = server.String(), conn, rest.TLSClientConfig{}, nil", new: "	_, _ = conn, server",
 		},
 	}
 }

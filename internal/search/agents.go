@@ -84,8 +84,8 @@ func (m *model) sees(w *world, n, p int, nd node, slots [maxSlots]slot) sight {
 	if m.rules.inherit && nd.record != 0 {
 		s.node.instance = s.instance
 	}
-	// On the way it goes by the brake on its slot, until the last check.
-	s.paused = w.paused && (phase == agent.Rebooting ||
+	// With a slot before the cordon it goes by the brake on that.
+	s.paused = w.paused && (phase == agent.Draining || phase == agent.Rebooting ||
 		phase == agent.Waiting && !slices.ContainsFunc(slots[:], func(s slot) bool { return m.concerns(s, n) }))
 	switch {
 	case m.rules.guessed && phase == agent.Waiting:
