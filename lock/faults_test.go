@@ -338,17 +338,17 @@ func TestTakeAsksNothingThatIsKnown(t *testing.T) {
 	began := open(t, clientset(t, wrap), w.ns, "a")
 	held := must(began.Take(t.Context(), w.nominated(slot0), "uid-a", claim("i1")))(t)
 	started(t, began) // what a watch shows may be older than a take
-	began.first(nil)
-	if began.only("slot-workers-1") {
+	began.own.first(nil)
+	if began.own.only("slot-workers-1") {
 		t.Error("a take is forgotten because a watch has not shown it yet")
 	}
 	next := open(t, clientset(t, wrap), w.ns, "a")
 	started(t, next)
-	if next.only("slot-workers-1") || !next.only(held.Name) {
+	if next.own.only("slot-workers-1") || !next.own.only(held.Name) {
 		t.Error("the slot that an earlier process holds is not known")
 	}
 	must(next.Free(t.Context(), held))(t)
-	if !next.only("slot-workers-1") {
+	if !next.own.only("slot-workers-1") {
 		t.Error("a slot that was freed is still held against the node")
 	}
 }

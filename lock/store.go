@@ -45,10 +45,8 @@ type Slots struct {
 
 	mu   sync.Mutex
 	seen map[string]*coordinationv1.Lease // by name, as last read; never changed in place
-	// own are the slots that this node holds, or may yet come to hold by a write that is on its way, be it an earlier process's.
-	own map[string]bool // nil: not known
-	// took tells that Take was called: what a watch shows first may be older than that.
-	took bool
+
+	own own
 }
 
 // New checks everything at once. Registerer may be nil; several Slots may share one.
@@ -180,16 +178,16 @@ func (s *Slots) Take(ctx context.Context, sl Slot, uid string, c Claim) (out Slo
 	if err := v(&state{Slot: sl}); err != nil {
 		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
 	}
-	if !s.only(sl.Name) {
+	if !s.own.only(sl.Name) {
 		if err := s.alone(ctx, sl, uid); err != nil {
 			return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
 		}
 	}
 	if out, err = s.update(ctx, sl, v); err != nil {
-		s.owns(nil) // it may have taken hold, or may yet
+		s.own.are(nil) // it may have taken hold, or may yet
 		return Slot{}, fmt.Errorf("taking slot %q: %w", sl.Name, err)
 	}
-	s.owns(map[string]bool{sl.Name: true})
+	s.own.are(map[string]bool{sl.Name: true})
 	s.metrics.beat(out)
 	return out, nil
 }
@@ -199,7 +197,7 @@ func (s *Slots) Take(ctx context.Context, sl Slot, uid string, c Claim) (out Slo
 // another slot whose outcome is unknown: it was decided on a version that this read still shows, and that the decline
 // replaces, or on one that is gone already.
 func (s *Slots) alone(ctx context.Context, sl Slot, uid string) error {
-	s.owns(nil)
+	s.own.are(nil)
 	named, err := s.Named(ctx)
 	if err != nil {
 		return err
@@ -225,41 +223,6 @@ func (s *Slots) alone(ctx context.Context, sl Slot, uid string) error {
 	return nil
 }
 
-// only tells whether it is known that no other slot than that one is this node's or can become so.
-func (s *Slots) only(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.took = true
-	return s.own != nil && (len(s.own) == 0 || len(s.own) == 1 && s.own[name])
-}
-
-func (s *Slots) owns(own map[string]bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.own = own
-}
-
-// first takes what a watch shows first, which is as new as a quorum read: an earlier process of this node is dead by then, and a
-// Take of it that is still on its way was decided on a slot that names this node, at the version shown here or at one that is gone.
-func (s *Slots) first(slots []Slot) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.took {
-		return
-	}
-	s.own = map[string]bool{}
-	for _, sl := range slots {
-		s.own[sl.Name] = true
-	}
-}
-
-// disowns forgets a slot that a write has emptied just now: no earlier one can take hold any more.
-func (s *Slots) disowns(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.own, name)
-}
-
 // Renew writes the heartbeat and the claim on a slot that this node holds. After it, no earlier write of anybody can take
 // hold any more.
 func (s *Slots) Renew(ctx context.Context, sl Slot, c Claim) (out Slot, err error) {
@@ -278,7 +241,7 @@ func (s *Slots) Free(ctx context.Context, sl Slot) (out Slot, err error) {
 	if out, err = s.update(ctx, sl, free(s.node)); err != nil {
 		return Slot{}, fmt.Errorf("freeing slot %q: %w", sl.Name, err)
 	}
-	s.disowns(sl.Name)
+	s.own.without(sl.Name)
 	s.metrics.rest(out.Name)
 	return out, nil
 }
@@ -289,7 +252,7 @@ func (s *Slots) Decline(ctx context.Context, sl Slot) (out Slot, err error) {
 	if out, err = s.update(ctx, sl, withdraw()); err != nil {
 		return Slot{}, fmt.Errorf("declining slot %q: %w", sl.Name, err)
 	}
-	s.disowns(sl.Name)
+	s.own.without(sl.Name)
 	return out, nil
 }
 
@@ -311,7 +274,7 @@ func (s *Slots) Watch(ctx context.Context, apply func(slots []Slot, heir bool)) 
 				}
 			}
 			slots = sorted(slices.Values(slots))
-			once.Do(func() { s.first(slots) })
+			once.Do(func() { s.own.first(slots) })
 			apply(slots, heir)
 		},
 		func(err error) {

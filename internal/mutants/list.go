@@ -8,7 +8,7 @@ const (
 	apply, agent, world, record        = "agent/apply.go", "agent/agent.go", "agent/world.go", "agent/record.go"
 	reboot                             = "agent/reboot.go"
 	observation, hooks                 = "agent/observation.go", "agent/hooks.go"
-	store, verbs                       = "lock/store.go", "lock/verbs.go"
+	store, verbs, own                  = "lock/store.go", "lock/verbs.go", "lock/own.go"
 	housekeep, order, canary, election = "marshal/housekeep.go", "marshal/nominate.go", "marshal/canary.go", "marshal/election.go"
 	change, drain, plan, rota, quick   = "node/change.go", "node/drain.go", "node/plan.go", "node/rota.go", "node/quick.go"
 	policy, config                     = "node/policy.go", "config/config.go"
@@ -348,16 +348,16 @@ func ofTheSlots() []mutant {
 			old: "			return cmp.Or(why, noReason)", new: "			return cmp.Or(why, \"\")",
 		},
 		{
-			name: "a take goes by what no process before may still take", file: store, test: "TestLateTakeOfAnotherSlot",
-			old: "	for _, sl := range slots {\n		s.own[sl.Name] = true\n	}\n", new: "",
+			name: "a take goes by what no process before may still take", file: own, test: "TestLateTakeOfAnotherSlot",
+			old: "	for _, s := range slots {\n		o.names[s.Name] = true\n	}\n", new: "",
 		},
 		{
 			name: "a take whose outcome is unknown is forgotten", file: store, test: "TestLateTakeOfAnotherSlot/the_same_process",
-			old: "		s.owns(nil) // it may", new: "		s.owns(map[string]bool{}) // it may",
+			old: "		s.own.are(nil) // it may", new: "		s.own.are(map[string]bool{}) // it may",
 		},
 		{
-			name: "what a watch shows at first is believed after a take", file: store, test: "TestTakeAsksNothing",
-			old: "	if s.took {\n		return\n	}\n", new: "",
+			name: "what a watch shows at first is believed after a take", file: own, test: "TestTakeAsksNothing",
+			old: "	if o.took {\n		return\n	}\n", new: "",
 		},
 		{
 			name: "a slot that an earlier Node of the name holds is not seen", file: store, test: "TestNamed",
