@@ -59,10 +59,12 @@ const (
 
 // churnGroups is for groups of several kinds. Hosts that never come back are borne, so that the others go on. No group comes after
 // another: where nodes join all the time it never would.
+// A marshal that lives for 8 s sees no Node gone for the 30 s of the default.
 const churnGroups = `
 - {name: control, nodeSelector: {matchLabels: {` + poolLabel + `: control}}, maxUnavailable: 1, maxFailed: %[1]d}
 - {name: edge, nodeSelector: {matchLabels: {` + poolLabel + `: edge}}, maxUnavailable: %[2]s, maxFailed: %[1]d, canary: {nodes: 1, soak: 1m}}
-- {name: general, maxUnavailable: %[2]s, maxFailed: %[1]d, topologyKey: ` + corev1.LabelTopologyZone + `}`
+- {name: general, maxUnavailable: %[2]s, maxFailed: %[1]d, topologyKey: ` + corev1.LabelTopologyZone + `}
+deletedGrace: 5s`
 
 // groupOf is the group of a node of that pool.
 func (o Options) groupOf(pool string) string {
