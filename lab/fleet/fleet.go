@@ -59,12 +59,14 @@ const (
 
 // churnGroups is for groups of several kinds. Hosts that never come back are borne, so that the others go on. No group comes after
 // another: where nodes join all the time it never would.
-// A marshal that lives for 8 s sees no Node gone for the 30 s of the default.
+// A marshal that lives for 8 s sees no Node gone for the 30 s of the default, and zones wait for a host that never comes back for as
+// long as rebootTimeout.
 const churnGroups = `
 - {name: control, nodeSelector: {matchLabels: {` + poolLabel + `: control}}, maxUnavailable: 1, maxFailed: %[1]d}
 - {name: edge, nodeSelector: {matchLabels: {` + poolLabel + `: edge}}, maxUnavailable: %[2]s, maxFailed: %[1]d, canary: {nodes: 1, soak: 1m}}
 - {name: general, maxUnavailable: %[2]s, maxFailed: %[1]d, topologyKey: ` + corev1.LabelTopologyZone + `}
-deletedGrace: 5s`
+deletedGrace: 5s
+rebootTimeout: 2m`
 
 // groupOf is the group of a node of that pool.
 func (o Options) groupOf(pool string) string {
